@@ -1,0 +1,35 @@
+"""A benchmark harness for compression and training methods of neural networks.
+
+Everything an author of a method needs is importable from here; names are loaded when first used, so that the command
+line answers before torch is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "harness.errors": ("BadInput", "TrialFailed"),
+    "harness.params": ("Bits", "Count", "Dataset", "Fraction", "GroupSize", "OneOf", "Positive", "Range"),
+    "harness.registry": ("Claim", "method", "metric"),
+    "harness.scores": ("Scores",),
+    "harness.compress.problem": ("CompressProblem", "LayerProblem", "Solution"),
+    "harness.compress": ("compress_layers", "inverse_factor", "solve_columns", "walk_blocks"),
+    "harness.packed": ("Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum", "Uniform"),
+    "harness.metrics.subject": ("Subject",),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,210 @@
+"""The registry: decorators that make a function a method or a metric, and discovery of the packages that hold them.
+
+A package announces itself through an entry point in the group `harness.methods` whose value is a package name; every
+module below it is imported once. Registration reads the function's signature, so there is nothing to list elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, nearest
+from harness.params import Expression, Param, signature_params
+
+TRACKS = ("compress",)
+"""Kinds of problem; each has a module `harness.<track>.track` that builds, solves and checks its problems."""
+HOME_PACKAGES = ("methods", "harness.metrics")
+ENTRY_POINT_GROUP = "harness.methods"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A paper's statement as a testable hypothesis.
+
+    `metric` of the method is better than that of `than` by at least `margin` in `suite`, one-sided; `params` restricts
+    the rows it is tested on (shared parameters are matched). `paper` quotes the paper's own figure and setting.
+    """
+
+    metric: str
+    than: str
+    suite: str
+    margin: float = 0.0
+    params: dict[str, Any] = field(default_factory=dict)
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered function and what its signature and decorator say of it."""
+
+    kind: str
+    name: str
+    function: Callable
+    track: str
+    paper: str | None
+    claims: tuple[Claim, ...]
+    params: dict[str, Param]
+    input_type: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    @property
+    def module(self) -> str:
+        return self.function.__module__
+
+    @property
+    def file(self) -> Path:
+        return Path(inspect.getsourcefile(self.function) or "")
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Hash of the code of its module and of the modules of its own package that it imports."""
+        package = self.module.partition(".")[0] + "."
+        return _code_version(self.module, package)
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+_discovered = False
+
+
+def _register(kind: str, function: Callable, track: str, paper: str | None, claims: Iterable[Claim]) -> Entry:
+    name = function.__name__
+    hints = typing.get_type_hints(function, include_extras=True)
+    positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    if len(positional) != 1:
+        raise TypeError(f"{kind} {name} takes one positional argument (its problem), not {len(positional)}")
+    if not inspect.getdoc(function):
+        raise TypeError(f"{kind} {name} has no docstring")
+    input_type = getattr(hints.get(positional[0].name), "__name__", "")
+    params = signature_params(function, name)
+    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type)
+    other = _entries.get((kind, name))
+    if other and other.module != entry.module:
+        raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
+    _entries[kind, name] = entry
+    return entry
+
+
+def method(*, track: str, paper: str | None = None, claims: Iterable[Claim] = ()) -> Callable[[Callable], Callable]:
+    """Register a reference implementation for one track. `paper` is a key of the package's references.bib."""
+    if track not in TRACKS:
+        raise TypeError(f"unknown track {track!r}; {nearest(track, TRACKS)}")
+
+    def decorate(function: Callable) -> Callable:
+        _register("method", function, track, paper, claims)
+        return function
+
+    return decorate
+
+
+def metric(*, paper: str | None = None) -> Callable[[Callable], Callable]:
+    """Register a function from a `Subject` to `Scores`."""
+
+    def decorate(function: Callable) -> Callable:
+        _register("metric", function, "", paper, ())
+        return function
+
+    return decorate
+
+
+def discover() -> None:
+    """Import every module of the home packages and of the packages announced by entry points, once."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    announced = [point.value for point in entry_points(group=ENTRY_POINT_GROUP)]
+    for name in dict.fromkeys((*HOME_PACKAGES, *announced)):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
+            if not module.ispkg:
+                importlib.import_module(module.name)
+
+
+def entries(kind: str = "method", track: str | None = None) -> list[Entry]:
+    """All registered functions of a kind, by name."""
+    discover()
+    chosen = [entry for (k, _), entry in _entries.items() if k == kind and track in (None, entry.track)]
+    return sorted(chosen, key=lambda entry: entry.name)
+
+
+def get(name: str, kind: str = "method") -> Entry:
+    """The entry of that name (hyphens and underscores are one); BadInput suggests the nearest."""
+    discover()
+    entry = _entries.get((kind, name.replace("-", "_")))
+    if entry is None:
+        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, [n for k, n in _entries if k == kind])}")
+    return entry
+
+
+def resolve(expression: Expression, kind: str = "method") -> Entry:
+    return get(expression.name, kind)
+
+
+def load_file(path: Path) -> list[Entry]:
+    """Import a Python file outside any package and return the methods and metrics it registers."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; give the path of a Python file or a registered name")
+    before = set(_entries)
+    name = f"_outside_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{path.stem}"
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    except Exception as error:
+        raise BadInput(f"{path}: importing it raised {type(error).__name__}: {error}") from error
+    return [_entries[key] for key in _entries if key not in before]
+
+
+def _code_version(module: str, package: str) -> str:
+    digest = hashlib.sha256()
+    seen: set[str] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name in seen or not file:
+            continue
+        seen.add(name)
+        tree = ast.parse(Path(file).read_text())
+        queue += sorted(_imports(tree, package))
+        digest.update(ast.dump(_without_docstrings(tree)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _imports(tree: ast.AST, package: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith(package)}
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    """Docstrings and comments may change without making a method another one."""
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree

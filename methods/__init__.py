@@ -1,0 +1,1 @@
+"""Reference implementations of published methods: a folder per family, a file per method."""

@@ -1,0 +1,1 @@
+"""Suite files, datasets, reference models, task files and performance benchmarks."""

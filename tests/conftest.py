@@ -1,0 +1,21 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tests never reach a network: what is not on disk is not there.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The local data mirror; tests that need it skip without it."""
+    where = os.environ.get("HARNESS_DATA")
+    if not where or not Path(where).is_dir():
+        pytest.skip("needs the data mirror: set HARNESS_DATA to its folder")
+    return Path(where)
