@@ -1,0 +1,127 @@
+"""Two-level resampling: seeds and items are crossed, so both are drawn, independently of each other.
+
+One draw of counts serves every method of a table: a resample of the items is a vector of counts, and all methods' item
+sums under all resamples are one matrix product (the pigeonhole bootstrap, owen2007pigeonhole).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CHUNK = 500
+"""Resamples drawn at once: bounds the memory at CHUNK x units counts."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Scores summed up to the unit of resampling: `sums` (seeds, units) of weight * value, `weights` (units,)."""
+
+    sums: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def estimate(self) -> float:
+        return float(self.sums.sum() / (self.weights.sum() * len(self.sums)))
+
+
+def units(values: np.ndarray, weights: np.ndarray | None, blocks: np.ndarray | None) -> Units:
+    """Sum (S, N) values into blocks; without blocks every item is a unit."""
+    weights = np.ones(values.shape[1]) if weights is None else weights
+    weighted = values * weights
+    if blocks is None:
+        return Units(weighted, weights)
+    count = int(blocks.max()) + 1
+    sums = np.stack([np.bincount(blocks, row, minlength=count) for row in weighted])
+    return Units(sums, np.bincount(blocks, weights, minlength=count))
+
+
+def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Multinomial counts of n units drawn n times with replacement: chunks of (<= CHUNK, n) float64."""
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        drawn = rng.integers(0, n, size=(rows, n))
+        drawn += np.arange(rows)[:, None] * n
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+def bootstrap_means(sets: list[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Weighted means of every set under the same resamples of seeds and units: (sets, resamples).
+
+    All sets must have the same seeds and units. With one seed only units are drawn, with one unit only seeds.
+    """
+    seeds, n = sets[0].sums.shape
+    stacked = np.concatenate([one.sums for one in sets])
+    out = np.empty((len(sets), resamples))
+    start = 0
+    for counts in draw_counts(n, resamples, rng):
+        rows = len(counts)
+        sums = (stacked @ counts.T).reshape(len(sets), seeds, rows)
+        picks = rng.integers(0, seeds, size=(rows, seeds))
+        seed_counts = np.stack([(picks == s).sum(1) for s in range(seeds)]).astype(np.float64)
+        total = counts @ sets[0].weights * seeds
+        out[:, start : start + rows] = np.einsum("msr,sr->mr", sums, seed_counts) / total
+        start += rows
+    return out
+
+
+def influence(one: Units) -> tuple[np.ndarray, np.ndarray]:
+    """Influence of every unit (units,) and seed (seeds,) on the weighted mean, each averaging to zero."""
+    n = len(one.weights)
+    mean, total = one.estimate, one.weights.sum()
+    by_unit = (one.sums.mean(0) - mean * one.weights) / total * n
+    by_seed = one.sums.sum(1) / total - mean
+    return by_unit, by_seed
+
+
+def variance(one: Units) -> tuple[float, float]:
+    """(variance of the weighted mean, its Satterthwaite degrees of freedom) under the crossed model.
+
+    Seeds, units and their interaction contribute sigma_s^2/S + sigma_u^2/N + sigma_e^2/(SN); the mean squares give it
+    without bias as (MS_seed + MS_unit - MS_error)/(SN), never below the error term alone.
+    """
+    seeds, n = one.sums.shape
+    mean, total = one.estimate, one.weights.sum()
+    residual = (one.sums - mean * one.weights) * (n / total)
+    row, column = residual.mean(1), residual.mean(0)
+    if n == 1:
+        return float(row.var(ddof=1) / seeds), float(seeds - 1)
+    ms_unit = seeds * column.var(ddof=1)
+    if seeds == 1:
+        return float(ms_unit / n), float(n - 1)
+    ms_seed = n * row.var(ddof=1)
+    error = residual - row[:, None] - column[None, :] + residual.mean()
+    ms_error = float((error**2).sum() / ((seeds - 1) * (n - 1)))
+    size = seeds * n
+    value = max(ms_seed + ms_unit - ms_error, ms_error) / size
+    spread = ms_seed**2 / (seeds - 1) + ms_unit**2 / (n - 1) + ms_error**2 / ((seeds - 1) * (n - 1))
+    freedom = (value * size) ** 2 / spread if spread > 0 else n - 1.0
+    return float(value), float(max(freedom, min(seeds, n) - 1.0))
+
+
+def bca(one: Units, replicates: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Bias-corrected accelerated interval of a weighted mean from its bootstrap replicates (R,).
+
+    The pigeonhole draw counts the seed-by-item interaction more than once and knows nothing of few seeds, so the
+    replicates are scaled about the estimate to the unbiased variance and the normal quantile is replaced by that of
+    Student's t with Satterthwaite's degrees of freedom. The acceleration takes the third moments of both factors.
+    """
+    estimate = one.estimate
+    spread = replicates.std(ddof=1)
+    value, freedom = variance(one)
+    if spread == 0 or value == 0:
+        return estimate, estimate
+    below = np.clip((replicates < estimate).mean() + (replicates == estimate).mean() / 2, 1e-9, 1 - 1e-9)
+    bias = stats.norm.ppf(below)
+    by_unit, by_seed = (part / len(part) for part in influence(one))
+    moment2 = (by_unit**2).sum() + (by_seed**2).sum()
+    acceleration = ((by_unit**3).sum() + (by_seed**3).sum()) / (6 * moment2**1.5)
+    widen = stats.t.ppf(0.5 + confidence / 2, freedom) / stats.norm.ppf(0.5 + confidence / 2)
+    scaled = estimate + (replicates - estimate) * (np.sqrt(value) / spread) * widen
+    z = stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]) + bias
+    levels = stats.norm.cdf(bias + z / (1 - acceleration * z))
+    low, high = np.quantile(scaled, levels)
+    return float(low), float(high)
