@@ -1,0 +1,110 @@
+"""One trial, run in this process: build the problem, solve it, measure the solution."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import sys
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+
+from harness import registry
+from harness.engine.plan import Trial
+from harness.engine.record import FAILED, MEMORY, OK, Outcome, Record, cost, summary_of
+from harness.engine.tracks import track_module
+from harness.engine.usage import Meter
+from harness.errors import BadInput, TrialFailed
+from harness.registry import Entry
+from harness.scores import Scores
+
+
+def run_trial(trial: Trial, *, alone: bool = True) -> Outcome:
+    """Run a trial and say how it ended. Whatever a method or metric raises becomes a failed record."""
+    meter = Meter(alone=alone)
+    run = _Run(trial)
+    status, reason, trace, refused = OK, "", "", ""
+    try:
+        run.all()
+    except Exception as error:
+        status, reason, trace = _status(error), _one_line(error), traceback.format_exc()
+        refused = run.stage if isinstance(error, BadInput) else ""
+    spent = {**meter.read(), "solve_seconds": cost(run.solve_seconds)}
+    if status != OK:
+        record = Record.of(trial, status, reason=reason, traceback=trace, size=run.size, cost=spent)
+        return Outcome(record, refused=refused)
+    metrics = {label: summary_of(scores) for label, scores in run.scores.items()}
+    return Outcome(Record.of(trial, OK, metrics=metrics, size=run.size, cost=spent), run.scores)
+
+
+class _Run:
+    """The stages of a trial; `stage` names the one it is in."""
+
+    def __init__(self, trial: Trial):
+        self.trial = trial
+        self.stage = "start"
+        self.solve_seconds: float | None = None
+        self.size: dict[str, Any] = {}
+        self.scores: dict[str, Scores] = {}
+
+    def all(self) -> None:
+        trial = self.trial
+        entry = _as_planned("method", trial.point.method, trial.point.version)
+        metrics = [(call, _as_planned("metric", call.name, call.version)) for call in trial.metrics]
+        track = track_module(trial.track)
+        _seed_everything(trial.hash)
+        self.stage = "build"
+        problem = track.build(trial.spec, seed=trial.seed)
+        self.stage = "solve"
+        start = time.perf_counter()
+        solution = track.solve(entry, problem, dict(trial.point.params))
+        self.solve_seconds = time.perf_counter() - start
+        self.size = track.size(problem, solution)
+        subject = track.subject(problem, solution)
+        if trial.limit is not None:
+            subject.limit = trial.limit
+        self.stage = "metrics"
+        for call, metric in metrics:
+            self.scores[call.label] = _finite(metric(subject, **call.params), call.label)
+
+
+def _as_planned(kind: str, name: str, version: str) -> Entry:
+    """The registered function, if its source is what the plan saw: a result must not be filed under other code."""
+    entry = registry.get(name, kind)
+    if entry.version != version:
+        raise BadInput(f"the source of {kind} {name} changed while the suite was running; run it again")
+    return entry
+
+
+def _finite(scores: Scores, label: str) -> Scores:
+    bad = np.flatnonzero(~np.isfinite(scores.values))
+    if len(bad):
+        item = scores.ids[int(bad[0])]
+        raise TrialFailed(f"{label}: {len(bad)} of {len(scores.ids)} items are not finite, the first is {item}")
+    if not math.isfinite(scores.value):
+        raise TrialFailed(f"{label} is {scores.value}")
+    return scores
+
+
+def _seed_everything(trial: str) -> None:
+    """Fix the global generators: nothing should draw from them, and if a library does, each trial gets the same."""
+    seed = int(hashlib.sha256(trial.encode()).hexdigest()[:8], 16)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+
+
+def _status(error: Exception) -> str:
+    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return MEMORY if exhausted or "can't allocate memory" in str(error) else FAILED
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, BadInput | TrialFailed):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
