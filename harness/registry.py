@@ -130,13 +130,13 @@ def discover() -> None:
     global _discovered
     if _discovered:
         return
-    _discovered = True
     announced = [point.value for point in entry_points(group=ENTRY_POINT_GROUP)]
     for name in dict.fromkeys((*HOME_PACKAGES, *announced)):
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
             if not module.ispkg:
                 importlib.import_module(module.name)
+    _discovered = True
 
 
 def entries(kind: str = "method", track: str | None = None) -> list[Entry]:

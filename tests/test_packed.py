@@ -137,7 +137,7 @@ def test_uniform_refuses_what_it_cannot_hold(change, message):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.floats(0, 2.0**126, width=32))
+@given(st.floats(0, 2.0**-13, width=32) | st.floats(2.0**-14, 2.0, width=32) | st.floats(0, 2.0**126, width=32))
 def test_stored_scale(step):
     stored = stored_scale(torch.tensor([step])).item()
     assert stored == torch.tensor(stored).half().item() > 0
@@ -147,6 +147,13 @@ def test_stored_scale(step):
         assert step <= stored <= step + 2**-24
     else:
         assert stored == 65504
+
+
+def test_small_steps_are_rounded_up():
+    steps = torch.linspace(0, 2**-13, 1001)
+    stored = stored_scale(steps)
+    assert (stored[steps < 2**-14] >= steps[steps < 2**-14]).all()
+    assert stored[0] == 2**-24
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan")])

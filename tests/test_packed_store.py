@@ -116,6 +116,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
+def test_the_old_file_is_replaced_and_never_overwritten(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(path, solution(1))
+    old = load(path)
+    os.link(path, tmp_path / "link")
+    save(path, solution(2))
+    assert_same(solution(1), load(tmp_path / "link"))
+    assert_same(solution(1), old)
+    assert_same(solution(2), load(path))
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(BadInput, match="cannot be written"):
         save(tmp_path / "no" / "model", solution())

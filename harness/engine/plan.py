@@ -240,8 +240,6 @@ def _only(suite: Suite, points: tuple[Point, ...], text: str) -> tuple[Point, ..
 
 
 def _cell(suite: Suite, problem: Problem) -> Cell:
-    with _at(suite, *problem.keys):
-        content = track_module(suite.track).describe(problem.spec)
     calls: dict[str, MetricCall] = {}
     for at, expression in enumerate(problem.metrics):
         with _at(suite, *problem.metric_keys, at):
@@ -249,6 +247,8 @@ def _cell(suite: Suite, problem: Problem) -> Cell:
             for given in bind(expression, entry.params, entry.name):
                 call = _call(entry, given)
                 calls.setdefault(canonical([call.name, call.params]), call)
+    with _at(suite, *problem.keys):
+        content = track_module(suite.track).describe(problem.spec)
     return Cell(problem.spec, content, tuple(calls.values()))
 
 
