@@ -6,6 +6,8 @@ memory can be processed on one machine.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +126,13 @@ def release(module: nn.Module) -> None:
                 if id(parameter) not in moved:
                     moved[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
                 child._parameters[name] = moved[id(parameter)]
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """glibc keeps freed blocks of up to 32 MiB for itself: walking a model would hoard most of it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def refuse_nonfinite(tensor: Tensor, name: str, file: Path) -> None:
