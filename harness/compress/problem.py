@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from harness.packed import PackedWeight
 
 Batch = dict[str, Tensor]
-"""Keyword arguments of one forward pass of the model (input_ids, pixel_values, ...); the first axis is the sample."""
+"""Keyword arguments of one forward pass of the model (input_ids, pixel_values, ...); the first axis is the sample.
+`labels`, where there are any, are for the problem's loss only."""
 
 
 class LayerProblem:
@@ -40,6 +41,8 @@ class LayerProblem:
         self.weight = weight
         self.generator = generator
         self.dtype = dtype
+        self.log: dict[str, float] = {}
+        """Numbers a method wants kept with the solution, such as the loss that it minimised."""
         self._inputs = inputs
         self._paired = paired
         # Layers fed by the same activation (q, k and v) are handed one dictionary, so each statistic is computed once.
@@ -64,7 +67,7 @@ class LayerProblem:
         return self._statistics[key]
 
     def hessian(self) -> Tensor:
-        """(n, n) float32: 2/N * sum over the calibration inputs of x xT (gptq card, step 2), undamped."""
+        """(n, n) float32: 2/N sum x xT over the calibration inputs, undamped. Shared; it must not be modified."""
         from harness.compress.statistics import hessian
 
         return self.statistic("hessian", hessian)

@@ -1,0 +1,27 @@
+# Everything runs in .venv, which the first target makes. PYTHON=... chooses another interpreter (3.11 or newer).
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+WORKERS ?= 2
+INSTALLED := .venv/installed
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS)
+
+.PHONY: run test test-all lint
+
+run: $(INSTALLED)
+	.venv/bin/harness run quickstart
+
+test: $(INSTALLED)
+	$(PYTEST)
+
+test-all: $(INSTALLED)
+	$(PYTEST) -m ''
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer was not found; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[dev,models]'
+	touch $@

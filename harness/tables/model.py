@@ -1,0 +1,78 @@
+"""What a table is, whatever it is written as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.tables.rounding import rounded
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number, with its interval where it is an estimate, and a word on it (a verdict)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    word: str = ""
+    signed: bool = False
+
+    @property
+    def number(self) -> str:
+        """The value, rounded by its uncertainty."""
+        return rounded([self.value], self.low, self.high, signed=self.signed)[0]
+
+    @property
+    def interval(self) -> str:
+        """`[low, high]`, rounded as the value is; empty without an interval."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = rounded([self.low, self.high], self.low, self.high, signed=self.signed)
+        return f"[{low}, {high}]"
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.number, self.interval, self.word) if part)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `key` names it in files, `title` for readers, `unit` stands beside the title. Columns of one `group`
+    (a metric) belong together: a writer that is short of room may cut the table between groups."""
+
+    key: str
+    title: str
+    unit: str = ""
+    group: str = ""
+    text: bool = False
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+Value = str | Quantity | None
+"""None: there is nothing to show (a trial that failed, a metric that does not apply)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one set of parameters; `params` are complete, `notes` numbers of the table's notes."""
+
+    method: str
+    params: dict[str, object]
+    values: dict[str, Value]
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The results of one problem of a suite. Notes are numbered from 1 in the order of the list; the first
+    `general` of them belong to the whole table, the others to the rows that name them."""
+
+    suite: str
+    title: str
+    problem: dict[str, object]
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    general: int = 0

@@ -1,0 +1,109 @@
+"""The figures of one metric for all rows of a table: intervals and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from harness.errors import BadInput
+from harness.stats import Comparison, Interval, ScoreSet, compare_all, interval
+from harness.stats.resample import bca, bootstrap_means, units
+from harness.stats.scoreset import require_same_items, require_same_signature
+
+RESAMPLES = 10_000
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a row's metric comes to, or why it comes to nothing."""
+
+    scores: ScoreSet | None = None
+    interval: Interval | None = None
+    difference: Comparison | None = None
+    problem: str = ""
+
+
+def evaluate(
+    sets: Sequence[ScoreSet | None], partners: Sequence[int | None], margin: float | None = None
+) -> list[Compared]:
+    """Interval of every row, and its difference to the row that `partners` gives it.
+
+    Pairs are compared on the seeds that both rows have. Rows that cannot be paired (other items, another protocol)
+    say why in `problem`.
+    """
+    found = [Compared(one) for one in sets]
+    present = {at: one for at, one in enumerate(sets) if one is not None}
+    for at, estimate in intervals(present).items():
+        found[at] = replace(found[at], interval=estimate)
+    for at, result in _differences(present, partners, margin).items():
+        key = "problem" if isinstance(result, str) else "difference"
+        found[at] = replace(found[at], **{key: result})  # type: ignore[arg-type]
+    return found
+
+
+def intervals(sets: Mapping[Key, ScoreSet], confidence: float = 0.95, seed: int = 0) -> dict[Key, Interval]:
+    """What `harness.stats.interval` gives for each, with one draw of resamples for all that share their items."""
+    together: dict[tuple, list[Key]] = {}
+    found: dict[Key, Interval] = {}
+    for key, one in sets.items():
+        if one.summary in ("mean", "exp_mean"):
+            together.setdefault((len(one.seeds), one.ids), []).append(key)
+        else:
+            found[key] = interval(one, confidence, RESAMPLES, seed)
+    for keys in together.values():
+        summed = [units(sets[key].values, sets[key].weights, sets[key].blocks) for key in keys]
+        drawn = bootstrap_means(summed, RESAMPLES, np.random.default_rng(seed))
+        for key, unit, replicates in zip(keys, summed, drawn, strict=True):
+            low, high = bca(unit, replicates, confidence)
+            if sets[key].summary == "exp_mean":
+                low, high = float(np.exp(low)), float(np.exp(high))
+            found[key] = Interval(sets[key].value, low, high)
+    return found
+
+
+def _differences(
+    present: Mapping[int, ScoreSet], partners: Sequence[int | None], margin: float | None
+) -> dict[int, Comparison | str]:
+    """Rows with the same partner and the same seeds share one draw and one Holm correction."""
+    families: dict[tuple[int, tuple[int, ...]], dict[str, ScoreSet]] = {}
+    found: dict[int, Comparison | str] = {}
+    for at, one in present.items():
+        partner = partners[at]
+        if partner is None or partner not in present:
+            continue
+        base = present[partner]
+        try:
+            common = _common_seeds(one, base)
+        except BadInput as error:
+            found[at] = str(error)
+        else:
+            families.setdefault((partner, common), {})[str(at)] = _on_seeds(one, common)
+    for (partner, common), rows in families.items():
+        base = _on_seeds(present[partner], common)
+        compared = compare_all(rows, base, _margin(base, margin), resamples=RESAMPLES)
+        found |= {int(at): one for at, one in compared.items()}
+    return found
+
+
+def _common_seeds(one: ScoreSet, base: ScoreSet) -> tuple[int, ...]:
+    """The seeds on which a row is paired with its baseline. Raises BadInput where they cannot be paired."""
+    require_same_signature(base.signature, one.signature)
+    require_same_items(base.ids, one.ids, "the baseline", "this row")
+    common = tuple(seed for seed in one.seeds if seed in base.seeds)
+    if not common:
+        raise BadInput("no seed was finished by both this row and its baseline")
+    return common
+
+
+def _on_seeds(scores: ScoreSet, seeds: tuple[int, ...]) -> ScoreSet:
+    rows = [scores.seeds.index(seed) for seed in seeds]
+    return replace(scores, values=scores.values[rows], seeds=seeds)
+
+
+def _margin(base: ScoreSet, margin: float | None) -> float | None:
+    """A margin in the metric's unit, in that of the difference: for an `exp_mean` the logarithm's, at the baseline."""
+    return float(np.log1p(margin / base.value)) if margin is not None and base.summary == "exp_mean" else margin

@@ -1,0 +1,63 @@
+"""Tables on a terminal: intervals below their numbers, cut by metric where the terminal is too narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.tables.model import Column, Quantity, Row, Table
+from harness.tables.writers import EMPTY, label, problem_line
+
+_COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
+
+
+def print_tables(tables: Sequence[Table], console: Console) -> None:
+    """Print every table with its notes."""
+    for table in tables:
+        console.print(Text(f"\n{table.suite}: {table.title}", style="bold"))
+        console.print(Text(problem_line(table), style="dim"))
+        for part in _parts(table, console):
+            console.print(_grid(table, part))
+        for number, note in enumerate(table.notes, 1):
+            console.print(Text(f"[{number}] {note}", style="dim"))
+
+
+def _parts(table: Table, console: Console) -> list[list[Column]]:
+    """All columns at once if they fit, else the common ones with each metric in turn."""
+    groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
+    fits = Measurement.get(console, console.options, _grid(table, table.columns)).minimum <= console.width
+    if len(groups) < 2 or (fits and _natural(table, console) <= console.width):
+        return [table.columns]
+    return [[column for column in table.columns if column.group in ("", group)] for group in groups]
+
+
+def _natural(table: Table, console: Console) -> int:
+    wide = console.options.update(width=10_000, max_width=10_000)
+    return Measurement.get(console, wide, _grid(table, table.columns)).maximum
+
+
+def _grid(table: Table, columns: Sequence[Column]) -> Grid:
+    grid = Grid(show_lines=False, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column.heading, justify="left" if column.text else "right", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(_cell(table, row, column) for column in columns))
+    return grid
+
+
+def _cell(table: Table, row: Row, column: Column) -> Text:
+    if column is table.columns[0]:
+        return Text(label(table, row))
+    value = row.values.get(column.key)
+    if not isinstance(value, Quantity):
+        return Text(EMPTY if value is None else value, style="dim" if value is None else "")
+    text = Text(value.number)
+    if value.word:
+        text.append(f" {value.word}", _COLOURS.get(value.word, "yellow"))
+    if value.interval:
+        text.append(f"\n{value.interval}", "dim")
+    return text

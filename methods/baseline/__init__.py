@@ -1,0 +1,1 @@
+"""Points of reference that every table needs."""

@@ -1,0 +1,11 @@
+"""The uncompressed model."""
+
+from __future__ import annotations
+
+from harness import LayerProblem, PackedWeight, method
+
+
+@method(track="compress")
+def dense(layer: LayerProblem) -> PackedWeight:
+    """The weight as the checkpoint stores it: what every compressed model is measured against."""
+    return layer.dense()

@@ -1,0 +1,1 @@
+"""Factorization: a weight matrix becomes a product of two thin ones."""

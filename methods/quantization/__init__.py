@@ -1,0 +1,1 @@
+"""Quantization: each weight becomes an integer code of a few bits."""

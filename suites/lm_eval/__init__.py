@@ -1,0 +1,1 @@
+"""lm-eval task files for the project's data sets, which come from its own loader."""

@@ -1,0 +1,1 @@
+"""Recipes of the small reference models, and their weights."""

@@ -1,0 +1,1 @@
+"""Methods and metrics of the toy track."""
