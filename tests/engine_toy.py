@@ -77,8 +77,7 @@ def toy_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.setattr(registry, "_entries", {})
     monkeypatch.setattr(registry, "_discovered", False)
     monkeypatch.setattr(registry, "TRACKS", ("toy",))
-    monkeypatch.setattr(registry, "HOME_PACKAGES", ("toy_methods",))
-    monkeypatch.setattr(registry, "ENTRY_POINT_GROUP", "none")
+    monkeypatch.setattr(registry, "_packages", lambda: ("toy_methods",))
     monkeypatch.setattr(suite_module, "TRACKS", ("toy",))
     toy.reload()
     return toy

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from harness import LayerProblem, LowRank
+from harness import BadInput, LayerProblem, LowRank, compress_layers
+from harness.compress import samples
 from harness.compress.fisher import empirical_fisher, split_samples
 from harness.compress.svd import lowrank, rank_for_ratio
+from methods.lowrank.fwsvd import fwsvd
 from methods.lowrank.svd import svd
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return samples.normal(*shape, seed=seed)
 
 
 def layer_problem(weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> LayerProblem:
@@ -164,3 +168,114 @@ def test_fisher_does_not_depend_on_the_order_of_samples(batches):
 def test_fisher_without_samples_is_refused():
     with pytest.raises(ValueError, match="no calibration samples"):
         empirical_fisher(Net(), cross_entropy, [], NAMES)
+
+
+def fisher_by_hand(problem, name: str) -> torch.Tensor:
+    """Squared gradients of the weight of a layer, sample by sample."""
+    weight = problem.model.get_submodule(name).weight.requires_grad_(True)
+    total = torch.zeros_like(weight)
+    count = 0
+    for sample in split_samples(problem.calibration):
+        total += torch.autograd.grad(problem.loss(problem.model, sample), weight)[0] ** 2
+        count += 1
+    return total / count
+
+
+@pytest.mark.parametrize(("axis", "side", "dim"), [("in", "in_weight", 0), ("out", "out_weight", 1)])
+def test_fwsvd_weighs_by_the_fisher_information_summed_over_the_other_axis(axis, side, dim):
+    name = "model.layers.1.mlp.down_proj"
+    packed = fwsvd(samples.llama_problem(), ratio=0.6, axis=axis).packed[name]
+    reference = samples.llama_problem()
+    weight = reference.model.get_submodule(name).weight.detach().clone()
+    importance = fisher_by_hand(reference, name).sum(dim)
+    a, b = lowrank(weight, 51, **{side: importance})
+    assert packed.rank == 51 == int(0.6 * 128 * 256 / (128 + 256))
+    assert packed.A.dtype == torch.float16
+    assert torch.allclose(packed.dequantize(), a @ b, atol=2e-3 * float(weight.abs().max()))
+    # The other axis gives something else altogether, far beyond what rounding the factors does.
+    other = torch.matmul(*lowrank(weight, 51))
+    assert (packed.dequantize() - other).norm() > 20 * (packed.dequantize() - a @ b).norm()
+
+
+class Images(nn.Module):
+    """A grouped convolution and a transposed weight, as GPT-2 has them."""
+
+    def __init__(self) -> None:
+        from transformers.pytorch_utils import Conv1D
+
+        super().__init__()
+        self.conv = nn.Conv2d(8, 16, 3, groups=2)
+        self.head = Conv1D(12, 16)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def image_problem():
+    problem = samples.network_problem()
+    problem.model = Images().requires_grad_(False)
+    for seed, parameter in enumerate(problem.model.parameters()):
+        parameter.copy_(normal(*parameter.shape, seed=seed))
+    problem.calibration = [{"x": normal(6, 8, 7, 7, seed=5)}]
+    return problem
+
+
+def test_fwsvd_knows_convolution_groups_and_transposed_weights():
+    packed = fwsvd(image_problem(), ratio=0.5).packed
+    reference = image_problem()
+    kernel = reference.model.conv.weight.detach().flatten(1)
+    squares = fisher_by_hand(reference, "conv").flatten(1)
+    expected = [
+        torch.matmul(*lowrank(kernel[part], 3, in_weight=squares[part].sum(0))) for part in (slice(8), slice(8, 16))
+    ]
+    assert torch.allclose(packed["conv"].dequantize(), torch.cat(expected), atol=0.01)
+    head = reference.model.head.weight.detach().T
+    squares = fisher_by_hand(image_problem(), "head").T
+    expected = torch.matmul(*lowrank(head, 3, in_weight=squares.sum(0)))
+    assert torch.allclose(packed["head"].dequantize(), expected, atol=0.01)
+
+
+def test_fwsvd_needs_a_loss():
+    problem = samples.network_problem()
+    problem.loss = None
+    with pytest.raises(BadInput, match="fwsvd needs a loss"):
+        fwsvd(problem)
+
+
+def test_fwsvd_keeps_the_task_better_than_svd():
+    """The paper's claim on a classifier of digits: the weights change more, the loss less."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
+
+    def trained() -> nn.Module:
+        torch.manual_seed(0)
+        model = samples.Network(64, 64, 10)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(150):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[:1200]), y[:1200]).backward()
+            optimizer.step()
+        return model.requires_grad_(False)
+
+    def compressed(ratio: float, method: str) -> tuple[float, float]:
+        """(Error of the weight, loss on digits that neither training nor calibration saw.)"""
+        problem = samples.network_problem(64, 64, 10)
+        problem.model = trained()
+        problem.layers = ["first"]
+        problem.calibration = [{"x": x[:256], "y": y[:256]}]
+        problem.loss = cross_entropy
+        original = problem.model.first.weight.clone()
+        if method == "fwsvd":
+            fwsvd(problem, ratio=ratio)
+        else:
+            compress_layers(problem, partial(svd, ratio=ratio))
+        loss = nn.functional.cross_entropy(problem.model(x[1200:]), y[1200:])
+        return float((problem.model.first.weight - original).norm()), float(loss)
+
+    with torch.random.fork_rng(devices=[]):
+        for ratio in (0.25, 0.4):
+            (fisher_error, fisher_loss), (svd_error, svd_loss) = (compressed(ratio, m) for m in ("fwsvd", "svd"))
+            assert svd_error < fisher_error
+            assert fisher_loss < svd_loss

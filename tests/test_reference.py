@@ -14,7 +14,8 @@ import suites.reference
 from harness import data, data_synthetic
 from harness.errors import BadInput
 from harness.train import reference
-from suites.reference import images, text
+from harness.train.fit import Phase, fit
+from suites.reference import images, llama, text
 from suites.reference.ngram import KneserNey
 
 WEIGHTS = Path(suites.reference.__path__[0])
@@ -235,6 +236,39 @@ def test_shifted_images_are_crops_of_the_padded_ones():
     assert len(kinds) == 18
 
 
+# The language models
+
+
+def test_a_stopped_language_model_continues_bit_for_bit(tmp_path):
+    recipe = {"vocabulary": 202, "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2}
+    recipe |= {"key_value_heads": 1, "context": 32, "muon_lr": 4e-3, "adamw_lr": 3e-3, "weight_decay": 0.1}
+
+    def trained(checkpoint: Path | None = None, stop: int | None = None) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        model = llama.build(recipe, generator)
+        batches = lambda i: torch.from_numpy(data_synthetic.generate(4, 32, seed=i)[0])  # noqa: E731
+        phase = Phase(6, batches, llama.next_token_loss, llama.optimizers(recipe), accumulate=2)
+        options = {"autocast": torch.bfloat16, "checkpoint": checkpoint, "stop_after": stop}
+        fit(model, [phase], generator=generator, **options)
+        return model.state_dict()
+
+    whole = trained()
+    stopped = trained(tmp_path / "c.pt", stop=3)
+    continued = trained(tmp_path / "c.pt")
+    assert not all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+
+
+def test_stream_losses_score_every_token_after_the_first():
+    recipe = {"vocabulary": 50, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2}
+    model = llama.build({**recipe, "key_value_heads": 1, "context": 16}, torch.Generator().manual_seed(2)).eval()
+    tokens = np.random.default_rng(3).integers(50, size=41).astype(np.uint16)
+    losses = llama.stream_losses(model, tokens, context=16)
+    assert losses.shape == (40,)
+    logits = model(input_ids=torch.from_numpy(tokens[16:20].astype(np.int64))[None]).logits[0]
+    assert losses[19] == pytest.approx(-logits.log_softmax(-1)[3, tokens[20]].item(), abs=1e-4)
+
+
 # Recipes and the weights they made
 
 
@@ -317,7 +351,6 @@ def test_digits_vit_reads_unseen_digits():
 
 def test_synthetic_lm_comes_near_the_floor_and_never_below():
     from harness.models import open_model
-    from suites.reference import llama
 
     test = data.load("synthetic-lm", split="test", limit=64)
     losses = llama.token_losses(open_model("synthetic-lm").load(), np.array(test.column("input_ids")), 64).mean(axis=1)

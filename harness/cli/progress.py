@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.params import format_call
+from harness.train.progress import _clock as clock
 from harness.train.progress import progress
 
 Event = dict[str, Any]
@@ -19,7 +20,7 @@ Event = dict[str, Any]
 def reporter() -> Iterator[Callable[[Event], None]]:
     """A function that takes the events of a run; everything it says goes to stderr."""
     with ExitStack() as stack:
-        yield _bar(stack) if sys.stderr.isatty() else _lines
+        yield _bar(stack) if sys.stderr.isatty() else _lines()
 
 
 def _bar(stack: ExitStack) -> Callable[[Event], None]:
@@ -35,23 +36,30 @@ def _bar(stack: ExitStack) -> Callable[[Event], None]:
     return tell
 
 
-def _lines(event: Event) -> None:
-    if event["event"] == "plan":
-        found = f"{event['cached']} in the ledger" + (f" ({event['failed']} failed)" if event["failed"] else "")
-        click.echo(f"{event['suite']}: {event['planned']} trials, {found}, {event['pending']} to run", err=True)
-    elif event["event"] == "trial":
-        spent = "" if event["seconds"] is None else f" {event['seconds']:.1f} s"
-        left = "" if event["left_seconds"] is None else f", {_clock(event['left_seconds'])} left"
-        reason = f": {event['reason']}" if event["reason"] else ""
-        ended = f"{event['ended']}/{event['planned']}"
-        click.echo(f"[{ended}{left}] {_what(event)} {event['status']}{spent}{reason}", err=True)
+def _lines() -> Callable[[Event], None]:
+    """The plan is told with the first trial that ends: a run whose input is refused before says that alone."""
+    plan: list[str] = []
+
+    def tell(event: Event) -> None:
+        if event["event"] == "plan":
+            found = f"{event['cached']} in the ledger" + (f" ({event['failed']} failed)" if event["failed"] else "")
+            plan.append(f"{event['suite']}: {event['planned']} trials, {found}, {event['pending']} to run")
+        elif event["event"] in ("trial", "end"):
+            lines = plan + [_line(event)] * (event["event"] == "trial")
+            plan.clear()
+            for line in lines:
+                click.echo(line, err=True)
+
+    return tell
+
+
+def _line(event: Event) -> str:
+    spent = "" if event["seconds"] is None else f" {event['seconds']:.1f} s"
+    left = "" if event["left_seconds"] is None else f", {clock(event['left_seconds'])} left"
+    reason = f": {event['reason']}" if event["reason"] else ""
+    return f"[{event['ended']}/{event['planned']}{left}] {_what(event)} {event['status']}{spent}{reason}"
 
 
 def _what(event: Event) -> str:
     where = f" on {event['model']}" if event["model"] else ""
     return f"{format_call(event['method'], event['params'])}{where} seed {event['seed']}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -104,7 +104,7 @@ def solve_columns(
     solver.set_widths(group_size, block)
     with torch.no_grad():
         solver.solve(0, weight.shape[1])
-    return Rounding(solver.columns.T, solver.errors.T, solver.errors.square().sum(0))
+    return Rounding(solver.columns.T, solver.errors.T, torch.linalg.vector_norm(solver.errors, dim=0).square())
 
 
 class _Solver:

@@ -52,8 +52,8 @@ class _Run:
 
     def all(self) -> None:
         trial = self.trial
-        entry = _as_planned(trial)
-        metrics = [(call, registry.get(call.name, "metric")) for call in trial.metrics]
+        entry = _as_planned("method", trial.point.method, trial.point.version)
+        metrics = [(call, _as_planned("metric", call.name, call.version)) for call in trial.metrics]
         track = track_module(trial.track)
         _seed_everything(trial.hash)
         self.stage = "build"
@@ -71,11 +71,11 @@ class _Run:
             self.scores[call.label] = _finite(metric(subject, **call.params), call.label)
 
 
-def _as_planned(trial: Trial) -> Entry:
-    """The trial's method, if its source is what the plan saw: a result must not be filed under other code."""
-    entry = registry.get(trial.point.method)
-    if entry.version != trial.point.version:
-        raise BadInput(f"the source of method {entry.name} changed while the suite was running; run it again")
+def _as_planned(kind: str, name: str, version: str) -> Entry:
+    """The registered function, if its source is what the plan saw: a result must not be filed under other code."""
+    entry = registry.get(name, kind)
+    if entry.version != version:
+        raise BadInput(f"the source of {kind} {name} changed while the suite was running; run it again")
     return entry
 
 

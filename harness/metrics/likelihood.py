@@ -64,13 +64,13 @@ def inputs(batch: Batch, dtype: Any) -> dict[str, Tensor]:
 def _run(subject: Subject, packed: Iterable[Batch], count: int) -> tuple[np.ndarray, np.ndarray]:
     total, greedy = np.zeros(count), np.ones(count, dtype=bool)
     for batch in packed:
-        values, likeliest = _predictions(subject, batch)
+        values, likeliest = predictions(subject, batch)
         np.add.at(total, batch.owner, values)
         np.logical_and.at(greedy, batch.owner, likeliest)
     return total, greedy
 
 
-def _predictions(subject: Subject, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def predictions(subject: Subject, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Log-probability of each prediction of a batch, and whether it was the likeliest."""
     import torch
 
@@ -123,4 +123,4 @@ def _probe(subject: Subject) -> bool:
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     exact = _dtype(subject) in (torch.float32, torch.float64)
-    return bool(np.abs(apart - together).max() < (1e-3 if exact else 0.5))
+    return np.allclose(apart, together, rtol=0, atol=1e-3 if exact else 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import io
 import itertools
 import logging
@@ -91,7 +92,7 @@ def lm_eval(
         values=-values / weights if summary == "exp_mean" else values,
         signature=(
             f"lm_eval|{task}|{score}|shots:{shots if shots is not None else first.config.num_fewshot or 0}"
-            f"|requests:{_requests_hash(tasks)}|task:{first.VERSION}|v:{VERSION}"
+            f"|requests:{_requests_hash(tasks)}|lm-eval:{importlib.metadata.version('lm-eval')}|v:{VERSION}"
         ),
         summary=summary,
         unit=score,
@@ -122,7 +123,7 @@ def _prepare(task: Any, score: str, shots: int | None, limit: int | None) -> Non
         raise BadInput(f"lm_eval: task {task.task_name} has no score {score!r} per item; {nearest(score, known)}")
     if shots is not None:
         if shots and not (task.config.fewshot_split or task.config.training_split):
-            raise BadInput(f"lm_eval: shots={shots} is not accepted; {task.task_name} has no split to take examples from")
+            raise BadInput(f"lm_eval: task {task.task_name} has no split to take examples from; it takes shots=0")
         task.set_config("num_fewshot", shots)
     task.set_fewshot_seed(1234)
     task.build_all_requests(limit=limit)

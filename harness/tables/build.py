@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
 
 from harness import registry
 from harness.engine.ledger import Ledger
@@ -15,11 +16,22 @@ from harness.engine.suite import Problem, Suite
 from harness.errors import BadInput
 from harness.params import bind, format_call, parse_expression
 from harness.stats import Comparison, ScoreSet
-from harness.tables.model import Column, Quantity, Row, Table, Value
+from harness.tables.model import (
+    BITS,
+    FAILED,
+    MEMORY,
+    METHOD,
+    SECONDS,
+    SEEDS,
+    SIZE,
+    Column,
+    Quantity,
+    Row,
+    Table,
+    Value,
+)  # fmt: skip
 from harness.tables.statistics import Compared, evaluate
 
-METHOD, BITS, SIZE = "method", "bits_per_weight", "model_mb"
-SECONDS, MEMORY, SEEDS, FAILED = "seconds", "peak_memory_mb", "seeds", "failed"
 MEGA = 1e6
 Taken = Mapping[int, Record]
 """Records of one row by seed."""
@@ -215,13 +227,21 @@ class _Builder:
         return "baseline" if at in self.partners and one.scores is not None else None
 
     def _cost(self) -> None:
-        seconds = [[_cost(one, "wall_seconds") for one in row.values()] for row in self.ok]
-        memory = [[_cost(one, "peak_memory_bytes") for one in row.values()] for row in self.ok]
-        self._column(Column(SECONDS, "time", "s"), [_mean(row, 1.0) for row in seconds])
-        peaks = [max((value for value in row if value is not None), default=None) for row in memory]
+        seconds = [_figures(row, "wall_seconds") for row in self.ok]
+        peaks = [_figures(row, "peak_memory_bytes") for row in self.ok]
         self._column(
-            Column(MEMORY, "peak memory", "MB"), [None if peak is None else Quantity(peak / MEGA) for peak in peaks]
+            Column(SECONDS, "time", "s"), [Quantity(median(row), digits=3) if row else None for row in seconds]
         )
+        self._column(
+            Column(MEMORY, "peak memory", "MB"), [Quantity(max(row) / MEGA, digits=3) if row else None for row in peaks]
+        )
+        records = [record for row in self.ok for record in row.values()]
+        if any(seconds):
+            self.notes.append("Time: wall clock of a trial with its evaluation, the median over seeds.")
+        if any(record.cost.get("peak_memory_bytes", {}).get("kind") == "proxy" for record in records):
+            self.notes.append("Peak memory is an upper bound: of the process's whole life.")
+        places = [self.ledger.environment(one) for one in dict.fromkeys(record.environment for record in records)]
+        self.notes += list(dict.fromkeys(_machine(place) for place in places if place))
 
     def _counts(self) -> None:
         planned = len(self.scope.seeds)
@@ -246,13 +266,26 @@ def _shortcomings(point: Point, row: Taken, planned: int) -> list[str]:
     return notes
 
 
-def _cost(record: Record, figure: str) -> float | None:
-    return record.cost.get(figure, {}).get("value")
+def _figures(row: Taken, figure: str) -> list[float]:
+    """One figure of the cost of every seed that has it."""
+    values = [record.cost.get(figure, {}).get("value") for record in row.values()]
+    return [value for value in values if value is not None]
+
+
+def _machine(place: Mapping[str, Any]) -> str:
+    """What a trial ran on, in a line."""
+    packages = place.get("packages", {})
+    gpus = "".join(f", {gpu['name']}" for gpu in place.get("gpus", []))
+    commit = f" ({place['commit'][:9]}{'+' * place['commit'].endswith('+')})" if place.get("commit") else ""
+    return (
+        f"Run with harness {place.get('harness')}{commit}, torch {packages.get('torch')}, on {place.get('cpu')} "
+        f"({place.get('simd')}){gpus}; threads a trial: {place.get('threads')}, trials at once: {place.get('jobs')}."
+    )
 
 
 def _mean(values: Sequence[float | None], unit: float) -> Quantity | None:
     known = [value for value in values if value is not None]
-    return Quantity(math.fsum(known) / len(known) / unit) if known else None
+    return Quantity(fmean(known) / unit) if known else None
 
 
 def _estimate(one: Compared) -> Quantity | None:

@@ -6,21 +6,27 @@ from dataclasses import dataclass, field
 
 from harness.tables.rounding import rounded
 
+METHOD, BITS, SIZE = "method", "bits_per_weight", "model_mb"
+SECONDS, MEMORY, SEEDS, FAILED = "seconds", "peak_memory_mb", "seeds", "failed"
+"""Keys of the columns that are not a metric's."""
+
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, with its interval where it is an estimate, and a word on it (a verdict)."""
+    """A number, with its interval where it is an estimate, and a word on it (a verdict). Without an interval it is
+    shown with `digits` significant digits."""
 
     value: float
     low: float | None = None
     high: float | None = None
     word: str = ""
     signed: bool = False
+    digits: int = 4
 
     @property
     def number(self) -> str:
         """The value, rounded by its uncertainty."""
-        return rounded([self.value], self.low, self.high, signed=self.signed)[0]
+        return rounded([self.value], self.low, self.high, signed=self.signed, digits=self.digits)[0]
 
     @property
     def interval(self) -> str:

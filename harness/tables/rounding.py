@@ -5,28 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-EXACT_DIGITS = 4
-"""Significant digits of a number that comes without an interval."""
 
-
-def rounded(values: Sequence[float], low: float | None, high: float | None, *, signed: bool = False) -> list[str]:
-    """The values to the decimal place of the second significant digit of the interval's half width.
+def rounded(
+    values: Sequence[float], low: float | None, high: float | None, *, signed: bool = False, digits: int = 4
+) -> list[str]:
+    """The values to the decimal place of the second significant digit of the interval's half width; to `digits`
+    significant digits where there is no interval.
 
     >>> rounded([12.34567], 12.31, 12.37)
     ['12.346']
     >>> rounded([98765.4], 90_000, 110_000)
     ['99000']
     """
-    return [_fixed(value, _place(value, low, high), signed) for value in values]
+    return [_fixed(value, _place(value, low, high, digits), signed) for value in values]
 
 
-def _place(value: float, low: float | None, high: float | None) -> int:
+def _place(value: float, low: float | None, high: float | None, digits: int) -> int:
     """How many decimals to show; negative rounds to tens, hundreds..."""
     if low is not None and high is not None and math.isfinite(high - low) and high > low:
         return 1 - _exponent((high - low) / 2, 2)
     if not math.isfinite(value) or value == 0:
         return 0
-    return max(EXACT_DIGITS - 1 - _exponent(value, EXACT_DIGITS), 0)
+    return max(digits - 1 - _exponent(value, digits), 0)
 
 
 def _exponent(value: float, digits: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.tables.model import Column, Quantity, Row, Table
+from harness.tables.model import BITS, Column, Quantity, Row, Table
 from harness.tables.writers import EMPTY, label, problem_line
 
 _COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
@@ -23,27 +24,31 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
         for part in _parts(table, console):
             console.print(_grid(table, part))
         for number, note in enumerate(table.notes, 1):
-            console.print(Text(f"[{number}] {note}", style="dim"))
+            console.print(Text(f"[{number}] {note}", style="dim"), soft_wrap=not console.is_terminal)
 
 
 def _parts(table: Table, console: Console) -> list[list[Column]]:
-    """All columns at once if they fit, else the common ones with each metric in turn."""
-    groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
-    fits = Measurement.get(console, console.options, _grid(table, table.columns)).minimum <= console.width
-    if len(groups) < 2 or (fits and _natural(table, console) <= console.width):
+    """All columns at once if they fit; else those of each metric beside the method and its bits, then the rest."""
+    if _width(table, console) <= console.width:
         return [table.columns]
-    return [[column for column in table.columns if column.group in ("", group)] for group in groups]
+    method, rest = table.columns[0], table.columns[1:]
+    size = [column for column in rest if column.key == BITS]
+    others = [column for column in rest if not column.group and column not in size]
+    groups = dict.fromkeys(column.group for column in rest if column.group)
+    return [*([method, *size, *(one for one in rest if one.group == group)] for group in groups), [method, *others]]
 
 
-def _natural(table: Table, console: Console) -> int:
+def _width(table: Table, console: Console) -> int:
     wide = console.options.update(width=10_000, max_width=10_000)
     return Measurement.get(console, wide, _grid(table, table.columns)).maximum
 
 
 def _grid(table: Table, columns: Sequence[Column]) -> Grid:
-    grid = Grid(show_lines=False, pad_edge=False, header_style="bold")
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column.heading, justify="left" if column.text else "right", overflow="fold")
+        first = column is table.columns[0]
+        heading = column.heading if column.group else column.heading.replace(" ", "\n")
+        grid.add_column(heading, justify="left" if first else "right", overflow="fold", no_wrap=not first)
     for row in table.rows:
         grid.add_row(*(_cell(table, row, column) for column in columns))
     return grid

@@ -126,9 +126,10 @@ def fit(
                 if evaluate and (step == phase.steps or (evaluate_every and done % evaluate_every == 0)):
                     run.fitted.history.append(_evaluate(run, phase, evaluate))
                 advance(done, _note(run.fitted.history, row))
-                if done == stop_after or (checkpoint_every and done % checkpoint_every == 0):
+                stop = stop_after is not None and done >= stop_after
+                if stop or (checkpoint_every and done % checkpoint_every == 0):
                     keep()
-                if done == stop_after:
+                if stop:
                     return run.fitted
         run.fitted.complete = True
         keep()

@@ -75,13 +75,16 @@ def train_reference(
     """Train a reference model by its recipe and write its folder (by default where the committed weights are).
 
     A run that was stopped continues from its checkpoint in `cache`; `fresh` throws that away. The result depends on
-    `threads`, because the order of summation does. Returns the folder. Raises BadInput for an unknown name.
+    `threads`, because the order of summation does. Returns the folder. Raises BadInput for an unknown name, data that
+    is not at hand, or a checkpoint of another version of the recipe.
     """
     name = name.replace("_", "-")
     if name not in names():
         raise BadInput(f"unknown reference model {name!r}; {nearest(name, names())}")
     recipe = _module(name)
     folder = Path(out) if out else Path(str(recipe.__file__)).parent / name
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder; give one to write {name} to")
     kept = Path(cache) if cache else _cache_root() / name
     if fresh:
         shutil.rmtree(kept, ignore_errors=True)

@@ -59,7 +59,7 @@ def awq(
     bits: Bits = 4,
     group_size: GroupSize = 128,
     grid: Count = 20,
-    clip: bool = True,
+    clip_search: bool = True,
     search_samples: Count = 128,
 ) -> Solution:
     """Inputs with large activations are scaled up before rounding, and the scale is folded into the operation before.
@@ -68,7 +68,7 @@ def awq(
     `grid`, i < `grid`, is chosen so that the output of the module behind it changes least when its weights are rounded
     (equations 4 and 5), and folded in. Then, for each row and group of every layer but those of queries and keys, the
     weights are clipped at the threshold that changes the group's product with at most 512 sampled tokens least.
-    Rounding is that of `rtn`, asymmetric; `grid=1, clip=false` is `rtn`. 16 bits keep the model as it is.
+    Rounding is that of `rtn`, asymmetric; `grid=1, clip_search=false` is `rtn`. 16 bits keep the model as it is.
 
     Both searches start from the block's own weights, on the inputs of the compressed prefix (the released code takes
     those of the uncompressed model). A module that is one layer is compared on all calibration tokens, through their
@@ -96,7 +96,7 @@ def awq(
             solution.changed |= {prefix + name: tensor for name, tensor in changed.items()}
             solution.log[f"{prefix}{fold.source} fold"] = log
         # All layers are clipped before any is replaced: both searches look at the block as it was trained.
-        packed = {name: _quantize(layer, bits, group_size, clip) for name, layer in _layers(block).items()}
+        packed = {name: _quantize(layer, bits, group_size, clip_search) for name, layer in _layers(block).items()}
         for name, weight in packed.items():
             block.set(name, weight)
         solution.packed |= block.packed
@@ -151,9 +151,9 @@ def _clip_rows(groups: Tensor, root: Tensor, bits: int) -> Tensor:
     return groups.clamp(-limit, limit)
 
 
-def _quantize(layer: LayerProblem, bits: int, group_size: int, clip: bool) -> PackedWeight:
+def _quantize(layer: LayerProblem, bits: int, group_size: int, clip_search: bool) -> PackedWeight:
     width = group_width(layer, group_size)
-    if clip and layer.name.rpartition(".")[2] not in UNCLIPPED:
+    if clip_search and layer.name.rpartition(".")[2] not in UNCLIPPED:
         sample = layer.statistic("activations", activations).sample
         layer = copy.copy(layer)
         layer.weight = clip_weight(layer.weight, sample, bits=bits, width=width)

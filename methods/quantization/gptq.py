@@ -58,13 +58,13 @@ def gptq(
     U, order, dead = layer.statistic(
         f"gptq damping={damping} act_order={act_order}", lambda layer: _factor(layer.hessian(), damping, act_order)
     )
-    weight = layer.weight.masked_fill(dead, 0)
+    weight = layer.weight.masked_fill(dead, 0) if dead.any() else layer.weight
 
     # The grid of a whole row is fitted before any column is rounded.
     static = static_groups or width == n
     grids: list[Grid] = []
     if static:
-        fitted = fit(weight.view(m, -1, width), bits=bits, symmetric=symmetric, clip=clip)
+        fitted = fit(weight.reshape(m, -1, width), bits=bits, symmetric=symmetric, clip=clip)
         grids = [Grid(*(tensor[:, group, 0].contiguous() for tensor in fitted)) for group in range(n // width)]
     group_of = (order // width).tolist() if static else [j // width for j in range(n)]
 
