@@ -12,8 +12,8 @@ from harness.compress import LayerProblem
 from harness.compress.samples import correlated
 from harness.errors import BadInput
 from harness.packed import Dense, Uniform
-from methods.quantization.grids import fit
 from methods.quantization.gptq import gptq
+from methods.quantization.grids import fit
 from methods.quantization.rtn import rtn
 
 
@@ -23,7 +23,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def layer(weight: Tensor | None = None, x: Tensor | None = None) -> LayerProblem:
     weight = draw(12, 96) if weight is None else weight
-    x = correlated(400, weight.shape[1]) if x is None else x
+    x = (correlated(400, weight.shape[1]) if x is None else x).to(weight.dtype)
     return LayerProblem("blocks.0.fc", weight, generator=torch.Generator(), inputs=lambda: iter(x.split(100)))
 
 
@@ -59,14 +59,14 @@ def textbook(problem: LayerProblem, *, bits: int, group_size: int, symmetric: bo
 @pytest.mark.parametrize("group_size", [-1, 32, 12])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_the_textbook_loop_in_double_precision_agrees(bits: int, group_size: int, symmetric: bool) -> None:
-    problem = layer()
     settings: dict[str, Any] = {"bits": bits, "group_size": group_size, "symmetric": symmetric}
-    values = gptq(problem, **settings).dequantize().double()
+    problem = layer(draw(12, 96).double())
     expected = textbook(problem, **settings, damping=0.01)
-    # Where a weight lies on a tie, single precision may take the other side, and the rest of the row then differs.
-    rows = (values - expected).abs().amax(1) < 1e-6 * expected.abs().max()
-    assert rows.sum() >= 9
-    assert abs(proxy_loss(problem, values) / proxy_loss(problem, expected) - 1) < 0.02
+    values = gptq(problem, **settings).dequantize().double()
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-9)
+    # In single precision a weight close to a tie may take the other side, and the rest of its row then differs.
+    single = gptq(layer(), **settings).dequantize().double()
+    assert ((single - expected).abs().amax(1) < 1e-6 * expected.abs().max()).sum() >= 11
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_loss_is_the_proxy_loss_of_the_stored_weight_and_less_than_that_of_round
     loss = proxy_loss(problem, packed.dequantize())
     assert problem.log["proxy_loss"] == pytest.approx(loss, rel=1e-3)
     plain = {key: value for key, value in settings.items() if key not in ("act_order", "static_groups")}
-    assert loss < 0.8 * proxy_loss(problem, rtn(problem, **plain).dequantize())
+    assert loss < 0.9 * proxy_loss(problem, rtn(problem, **plain).dequantize())
 
 
 @pytest.mark.parametrize("group_size", [-1, 24])
@@ -128,10 +128,9 @@ def test_act_order_takes_columns_by_falling_energy() -> None:
 @pytest.mark.parametrize("block_size", [1, 8, 40, 1000])
 def test_block_size_does_not_change_the_result(block_size: int) -> None:
     weight = draw(12, 96).double()
-    x = correlated(400, 96).double()
 
     def solve(block_size: int) -> Tensor:
-        return gptq(layer(weight, x), bits=3, group_size=24, block_size=block_size).dequantize()
+        return gptq(layer(weight), bits=3, group_size=24, block_size=block_size).dequantize()
 
     assert torch.equal(solve(block_size), solve(128))
 
@@ -178,7 +177,6 @@ def test_fewer_rows_than_columns() -> None:
 
 
 def test_damping_decides_how_far_errors_spread() -> None:
-    """Infinite damping is H = c I: plain rounding."""
     problem = layer()
     assert proxy_loss(problem, gptq(problem, damping=1.0).dequantize()) > proxy_loss(
         problem, gptq(problem).dequantize()

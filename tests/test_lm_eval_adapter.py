@@ -13,11 +13,10 @@ from metrics_samples import WORDS, llama, subject, tokenizer
 from harness.errors import BadInput
 from harness.metrics.lm_eval_adapter import adapter, tokenize
 
-lm_eval = pytest.importorskip("lm_eval")
-
 
 @functools.cache
 def hflm(bos: bool = True):
+    pytest.importorskip("accelerate", reason="lm-eval's HFLM needs the package accelerate")
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(pretrained=llama(), tokenizer=tokenizer(bos), device="cpu", batch_size=4)
@@ -102,7 +101,10 @@ def test_sampling_is_refused():
 
 
 def test_lm_eval_itself_accepts_the_adapter():
-    """The whole of lm-eval's evaluator, over a task defined here."""
+    """lm-eval's evaluator, over a task defined here."""
+    from lm_eval import evaluate
+    from lm_eval.tasks import TaskManager
+
     task = {
         "task": "sample",
         "custom_dataset": _questions,
@@ -111,12 +113,12 @@ def test_lm_eval_itself_accepts_the_adapter():
         "doc_to_text": "query",
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
+        "num_fewshot": 0,
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
-    manager = lm_eval.tasks.TaskManager(include_defaults=False)
-    options = {"tasks": [task], "task_manager": manager, "bootstrap_iters": 0}
+    tasks = TaskManager(include_defaults=False).load(task)
     accuracy = [
-        lm_eval.simple_evaluate(model=model, **options)["results"]["sample"]["acc,none"]
+        evaluate(lm=model, task_dict=tasks, bootstrap_iters=0)["results"]["sample"]["acc,none"]
         for model in (adapter(subject()), hflm())
     ]
     assert accuracy[0] == accuracy[1]

@@ -242,40 +242,40 @@ def test_fwsvd_needs_a_loss():
         fwsvd(problem)
 
 
-def test_fwsvd_keeps_the_task_better_than_svd():
-    """The paper's claim on a classifier of digits: the weights change more, the loss less."""
+@pytest.mark.parametrize("seed", range(3))
+def test_fwsvd_keeps_the_task_better_than_svd(seed):
+    """The paper's claim on a classifier of digits, at rank 8 of 64: the weights change more, the loss less."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
 
     def trained() -> nn.Module:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = samples.Network(64, 64, 10)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        for _ in range(150):
+        for _ in range(50):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[:1200]), y[:1200]).backward()
             optimizer.step()
         return model.requires_grad_(False)
 
-    def compressed(ratio: float, method: str) -> tuple[float, float]:
-        """(Error of the weight, loss on digits that neither training nor calibration saw.)"""
+    def compressed(method: str) -> tuple[float, float]:
+        """(Error of the weight, loss on digits that training did not see.)"""
         problem = samples.network_problem(64, 64, 10)
         problem.model = trained()
         problem.layers = ["first"]
-        problem.calibration = [{"x": x[:256], "y": y[:256]}]
+        problem.calibration = [{"x": x[:1200], "y": y[:1200]}]
         problem.loss = cross_entropy
         original = problem.model.first.weight.clone()
         if method == "fwsvd":
-            fwsvd(problem, ratio=ratio)
+            fwsvd(problem, ratio=0.25)
         else:
-            compress_layers(problem, partial(svd, ratio=ratio))
+            compress_layers(problem, partial(svd, ratio=0.25))
         loss = nn.functional.cross_entropy(problem.model(x[1200:]), y[1200:])
         return float((problem.model.first.weight - original).norm()), float(loss)
 
     with torch.random.fork_rng(devices=[]):
-        for ratio in (0.25, 0.4):
-            (fisher_error, fisher_loss), (svd_error, svd_loss) = (compressed(ratio, m) for m in ("fwsvd", "svd"))
-            assert svd_error < fisher_error
-            assert fisher_loss < svd_loss
+        (fisher_error, fisher_loss), (svd_error, svd_loss) = compressed("fwsvd"), compressed("svd")
+    assert svd_error < fisher_error
+    assert fisher_loss < svd_loss

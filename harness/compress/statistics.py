@@ -23,12 +23,13 @@ GOLDEN = (5**0.5 - 1) / 2
 
 @torch.no_grad()
 def hessian(layer: LayerProblem) -> Tensor:
-    """(n, n) float32: 2/N sum x xT over the N rows of the layer's inputs, undamped (paper key frantar2022gptq, 3.2).
+    """(n, n): 2/N sum x xT over the N rows of the layer's inputs, undamped (paper key frantar2022gptq).
 
-    Accumulated as a running mean. Raises BadInput without rows, TrialFailed for inputs that are not finite.
+    Accumulated as a running mean in the dtype of the weight. Raises BadInput without rows, TrialFailed for inputs that
+    are not finite.
     """
     n = layer.weight.shape[1]
-    total, seen = layer.weight.new_zeros(n, n, dtype=torch.float32), 0
+    total, seen = layer.weight.new_zeros(n, n), 0
     for x in _nonempty(layer):
         kept, seen = seen, seen + len(x)
         add_gram(total, x, keep=kept / seen, scale=2 / seen)
@@ -37,14 +38,13 @@ def hessian(layer: LayerProblem) -> Tensor:
 
 @torch.no_grad()
 def paired_hessian(layer: LayerProblem) -> tuple[Tensor, Tensor]:
-    """H = 2/N sum x xT and D = 2/N sum (y - x) xT, both (n, n) float32, undamped.
+    """H = 2/N sum x xT and D = 2/N sum (y - x) xT, both (n, n), undamped.
 
     x are the inputs in the compressed prefix, y those of the original model for the same tokens: what GPTAQ and ResComp
     need. Raises as `hessian` does.
     """
     n = layer.weight.shape[1]
-    H, D = (layer.weight.new_zeros(n, n, dtype=torch.float32) for _ in range(2))
-    seen = 0
+    H, D, seen = layer.weight.new_zeros(n, n), layer.weight.new_zeros(n, n), 0
     for x, original in layer.paired_inputs():
         if len(x):
             kept, seen = seen, seen + len(x)
@@ -66,9 +66,12 @@ def add_gram(total: Tensor, x: Tensor, *, keep: float, scale: float) -> None:
 
 
 def mirror(lower: Tensor) -> Tensor:
-    """Copy the strips below the diagonal to above it, in place."""
-    for a in range(STRIP, len(lower), STRIP):
-        lower[:a, a : a + STRIP] = lower[a : a + STRIP, :a].T
+    """Copy what is below the diagonal to above it, in place."""
+    for a in range(0, len(lower), STRIP):
+        strip = lower[a : a + STRIP]
+        lower[:a, a : a + STRIP] = strip[:, :a].T
+        square = strip[:, a : a + STRIP]
+        square.copy_(square.tril() + square.tril(-1).T)
     return lower
 
 

@@ -6,14 +6,14 @@ sums under all resamples are one matrix product (the pigeonhole bootstrap, owen2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-CHUNK = 500
-"""Resamples drawn at once: bounds the memory at CHUNK x units counts."""
+CHUNK = 5_000_000
+"""Counts drawn at once: bounds the memory, whatever the number of units."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class Units:
     @property
     def estimate(self) -> float:
         return float(self.sums.sum() / (self.weights.sum() * len(self.sums)))
+
+    @property
+    def levels(self) -> str:
+        """What varies: "items" (or blocks of them), "seeds", or both."""
+        seeds, n = self.sums.shape
+        if seeds > 1 and n > 1:
+            return "items and seeds"
+        return "seeds" if seeds > 1 else "items"
 
 
 def units(values: np.ndarray, weights: np.ndarray | None, blocks: np.ndarray | None) -> Units:
@@ -40,32 +48,33 @@ def units(values: np.ndarray, weights: np.ndarray | None, blocks: np.ndarray | N
 
 
 def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Multinomial counts of n units drawn n times with replacement: chunks of (<= CHUNK, n) float64."""
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        drawn = rng.integers(0, n, size=(rows, n))
-        drawn += np.arange(rows)[:, None] * n
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+    """Multinomial counts of n units drawn n times with replacement: chunks of (rows, n) float32, resamples in all."""
+    most = max(1, CHUNK // n)
+    for start in range(0, resamples, most):
+        rows = min(most, resamples - start)
+        counts = np.empty((rows, n), dtype=np.float32)
+        for row in counts:
+            row[:] = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        yield counts
 
 
-def bootstrap_means(sets: list[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_means(sets: Sequence[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Weighted means of every set under the same resamples of seeds and units: (sets, resamples).
 
-    All sets must have the same seeds and units. With one seed only units are drawn, with one unit only seeds.
+    All sets must have the same seeds, units and weights. With one seed only units are drawn, with one unit only seeds.
     """
     seeds, n = sets[0].sums.shape
-    stacked = np.concatenate([one.sums for one in sets])
-    out = np.empty((len(sets), resamples))
-    start = 0
+    estimates = np.array([one.estimate for one in sets])
+    # About the estimate single precision is enough: its error is some 1e-5 of the standard error.
+    centred = np.concatenate([one.sums - one.estimate * one.weights for one in sets]).astype(np.float32)
+    weights = sets[0].weights.astype(np.float32)
+    deviations = []
     for counts in draw_counts(n, resamples, rng):
-        rows = len(counts)
-        sums = (stacked @ counts.T).reshape(len(sets), seeds, rows)
-        picks = rng.integers(0, seeds, size=(rows, seeds))
-        seed_counts = np.stack([(picks == s).sum(1) for s in range(seeds)]).astype(np.float64)
-        total = counts @ sets[0].weights * seeds
-        out[:, start : start + rows] = np.einsum("msr,sr->mr", sums, seed_counts) / total
-        start += rows
-    return out
+        sums = (centred @ counts.T).reshape(len(sets), seeds, -1)
+        picks = rng.integers(0, seeds, size=(len(counts), seeds))
+        seed_counts = (picks[:, :, None] == np.arange(seeds)).sum(1).astype(np.float32)
+        deviations.append(np.einsum("msr,rs->mr", sums, seed_counts) / (counts @ weights * seeds))
+    return estimates[:, None] + np.concatenate(deviations, axis=1)
 
 
 def influence(one: Units) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +90,15 @@ def variance(one: Units) -> tuple[float, float]:
     """(variance of the weighted mean, its Satterthwaite degrees of freedom) under the crossed model.
 
     Seeds, units and their interaction contribute sigma_s^2/S + sigma_u^2/N + sigma_e^2/(SN); the mean squares give it
-    without bias as (MS_seed + MS_unit - MS_error)/(SN), never below the error term alone.
+    without bias as (MS_seed + MS_unit - MS_error)/(SN), never below the error term alone. A single number has no
+    variance that could be known: (inf, 1).
     """
     seeds, n = one.sums.shape
     mean, total = one.estimate, one.weights.sum()
     residual = (one.sums - mean * one.weights) * (n / total)
     row, column = residual.mean(1), residual.mean(0)
+    if seeds == n == 1:
+        return float("inf"), 1.0
     if n == 1:
         return float(row.var(ddof=1) / seeds), float(seeds - 1)
     ms_unit = seeds * column.var(ddof=1)
@@ -103,25 +115,28 @@ def variance(one: Units) -> tuple[float, float]:
 
 
 def bca(one: Units, replicates: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Bias-corrected accelerated interval of a weighted mean from its bootstrap replicates (R,).
+    """Bias-corrected accelerated interval (efron1987better) of a weighted mean from its bootstrap replicates (R,).
 
     The pigeonhole draw counts the seed-by-item interaction more than once and knows nothing of few seeds, so the
     replicates are scaled about the estimate to the unbiased variance and the normal quantile is replaced by that of
     Student's t with Satterthwaite's degrees of freedom. The acceleration takes the third moments of both factors.
     """
     estimate = one.estimate
-    spread = replicates.std(ddof=1)
     value, freedom = variance(one)
+    if not np.isfinite(value):
+        return -np.inf, np.inf
+    spread = replicates.std(ddof=1)
     if spread == 0 or value == 0:
         return estimate, estimate
-    below = np.clip((replicates < estimate).mean() + (replicates == estimate).mean() / 2, 1e-9, 1 - 1e-9)
-    bias = stats.norm.ppf(below)
+    deviations = (replicates - estimate) / spread
+    ties = np.abs(deviations) < 1e-4  # replicates are exact to some 1e-5 only
+    below = ((deviations < 0) & ~ties).mean() + ties.mean() / 2
+    bias = special.ndtri(np.clip(below, 1e-9, 1 - 1e-9))
     by_unit, by_seed = (part / len(part) for part in influence(one))
     moment2 = (by_unit**2).sum() + (by_seed**2).sum()
     acceleration = ((by_unit**3).sum() + (by_seed**3).sum()) / (6 * moment2**1.5)
-    widen = stats.t.ppf(0.5 + confidence / 2, freedom) / stats.norm.ppf(0.5 + confidence / 2)
-    scaled = estimate + (replicates - estimate) * (np.sqrt(value) / spread) * widen
-    z = stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]) + bias
-    levels = stats.norm.cdf(bias + z / (1 - acceleration * z))
-    low, high = np.quantile(scaled, levels)
+    z = special.ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
+    levels = special.ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    widen = special.stdtrit(freedom, 0.5 + confidence / 2) / z[1]
+    low, high = estimate + np.quantile(deviations, levels) * np.sqrt(value) * widen
     return float(low), float(high)

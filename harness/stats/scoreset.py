@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,35 +34,18 @@ class ScoreSet:
     def stack(cls, scores: Sequence[Scores], seeds: Sequence[int]) -> ScoreSet:
         """Align the scores of several seeds by item id.
 
-        Raises BadInput, naming the ids, where two seeds do not cover the same items, and naming the field where their
-        protocol signatures differ.
+        Raises BadInput where a seed is named twice, where two seeds do not cover the same items (naming the ids), where
+        their signatures, weights, targets or blocks differ (naming the field), and where a score is not finite.
         """
         if len(scores) != len(seeds) or not scores:
             raise BadInput(f"{len(scores)} sets of scores were given for {len(seeds)} seeds; one each is needed")
-        first = scores[0]
-        order = aligned_order(first.ids)
-        ids = tuple(first.ids[i] for i in order)
-        rows = []
-        for seed, one in zip(seeds, scores, strict=True):
-            require_same_signature(first.signature, one.signature)
-            own = aligned_order(one.ids)
-            require_same_items(ids, tuple(one.ids[i] for i in own), f"seed {seeds[0]}", f"seed {seed}")
-            rows.append(one.values[own])
-        blocks = None
-        if first.blocks is not None:
-            blocks = np.unique(np.asarray(first.blocks)[order], return_inverse=True)[1]
-        return cls(
-            ids,
-            np.stack(rows),
-            tuple(seeds),
-            first.signature,
-            first.summary,
-            first.higher_is_better,
-            first.unit,
-            None if first.weights is None else first.weights[order],
-            None if first.targets is None else first.targets[order],
-            blocks,
-        )
+        twice = [seed for at, seed in enumerate(seeds) if seed in seeds[:at]]
+        if twice:
+            raise BadInput(f"seed {twice[0]} was given twice; every seed can be counted once")
+        sets = [_one_seed(one, seed) for one, seed in zip(scores, seeds, strict=True)]
+        for one in sets[1:]:
+            require_pairable(sets[0], one, f"seed {seeds[0]}", f"seed {one.seeds[0]}")
+        return replace(sets[0], values=np.concatenate([one.values for one in sets]), seeds=tuple(seeds))
 
     @property
     def value(self) -> float:
@@ -70,6 +53,35 @@ class ScoreSet:
         if self.summary in ("mean", "exp_mean"):
             return summarize(self.values.mean(0), self.summary, self.weights)
         return float(np.mean([summarize(row, self.summary, targets=self.targets) for row in self.values]))
+
+    def on_seeds(self, seeds: Sequence[int]) -> ScoreSet:
+        """The same scores with these seeds only, in this order. Raises BadInput where one is missing."""
+        missing = [seed for seed in seeds if seed not in self.seeds]
+        if missing:
+            raise BadInput(f"there are no scores of seed {missing[0]}; there are seeds {_listed(self.seeds)}")
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, values=self.values[rows], seeds=tuple(seeds))
+
+
+def _one_seed(scores: Scores, seed: int) -> ScoreSet:
+    if not len(scores.ids):
+        raise BadInput(f"seed {seed} has no scored items; at least one is needed")
+    order = aligned_order(scores.ids)
+    ids = tuple(scores.ids[i] for i in order)
+    values = scores.values[order]
+    lost = np.flatnonzero(~np.isfinite(values))
+    if len(lost):
+        raise BadInput(
+            f"seed {seed}: item {ids[lost[0]]!r} has score {values[lost[0]]} ({len(lost)} such); "
+            "statistics need finite scores"
+        )
+    blocks = None if scores.blocks is None else np.unique(np.asarray(scores.blocks)[order], return_inverse=True)[1]
+    return ScoreSet(
+        ids, values[None], (seed,), scores.signature, scores.summary, scores.higher_is_better, scores.unit,
+        None if scores.weights is None else scores.weights[order],
+        None if scores.targets is None else scores.targets[order],
+        blocks,
+    )  # fmt: skip
 
 
 def aligned_order(ids: Sequence[str]) -> np.ndarray:
@@ -82,14 +94,27 @@ def aligned_order(ids: Sequence[str]) -> np.ndarray:
     return order
 
 
+def require_pairable(first: ScoreSet, second: ScoreSet, first_name: str, second_name: str) -> None:
+    """BadInput unless both are of one protocol, the same items, and the same weights, targets and blocks of them."""
+    require_same_signature(first.signature, second.signature)
+    require_same_items(first.ids, second.ids, first_name, second_name)
+    for name in ("summary", "higher_is_better"):
+        if getattr(first, name) != getattr(second, name):
+            raise BadInput(f"{first_name} and {second_name} differ in {name}: they are not the same metric")
+    for name in ("weights", "targets", "blocks"):
+        one, two = getattr(first, name), getattr(second, name)
+        if (one is None) != (two is None) or (one is not None and not np.array_equal(one, two)):
+            raise BadInput(f"{first_name} and {second_name} have different {name} for the same items")
+
+
 def require_same_items(first: tuple[str, ...], second: tuple[str, ...], first_name: str, second_name: str) -> None:
+    """BadInput names the items that one of the two lacks."""
     if first == second:
         return
     lost, extra = sorted(set(first) - set(second)), sorted(set(second) - set(first))
     where, ids = (second_name, lost) if lost else (first_name, extra)
-    shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
     raise BadInput(
-        f"{first_name} and {second_name} were scored on different items: {where} lacks {len(ids)} ({shown}); "
+        f"{first_name} and {second_name} were scored on different items: {where} lacks {len(ids)} ({_listed(ids)}); "
         "only scores of the same items can be paired"
     )
 
@@ -101,3 +126,16 @@ def require_same_signature(first: str, second: str) -> None:
     one, two = first.split("|"), second.split("|")
     fields = [f"{a} / {b}" for a, b in zip(one, two, strict=False) if a != b] or [f"{first} / {second}"]
     raise BadInput(f"signatures differ in {', '.join(fields)}; only numbers of one protocol can be compared")
+
+
+def require_same_seeds(first: ScoreSet, second: ScoreSet, first_name: str, second_name: str) -> None:
+    """BadInput names both sets of seeds where they differ."""
+    if set(first.seeds) != set(second.seeds):
+        raise BadInput(
+            f"{first_name} has seeds {_listed(first.seeds)}, {second_name} {_listed(second.seeds)}; "
+            "seeds are paired: compare on those that both have"
+        )
+
+
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")

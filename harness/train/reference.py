@@ -98,7 +98,7 @@ def train_reference(
             (run.folder / "README.md").write_text(_card(name, report, threads))
             folder.mkdir(parents=True, exist_ok=True)
             for file in run.folder.iterdir():
-                shutil.move(file, folder / file.name)
+                shutil.copyfile(file, folder / file.name)  # with the usual permissions, not the temporary ones
     finally:
         torch.set_num_threads(before)
     return folder

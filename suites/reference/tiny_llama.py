@@ -104,8 +104,8 @@ def train(run: Run) -> Report:
             "the same training tokens and scores the same tokens.",
             f"Held-out loss at the last evaluations (step), in nats, on a sample of 64 windows: {curve}.",
             "Trained under bfloat16 autocast with float32 weights; stored, and scored, as bfloat16.",
-            "Where others compete for the processor, OMP_WAIT_POLICY=passive in the environment makes the training several "
-            "times faster and does not change its result.",
+            "Where others compete for the processor, OMP_WAIT_POLICY=passive in the environment makes the training "
+            "several times faster and does not change its result.",
             "Held-out documents are passages of the same books that others of the training documents come from.",
         ],
     )
