@@ -25,6 +25,8 @@ from harness.cli import main
 
 WEIGHTS = Path(__file__).parents[1] / "suites" / "reference" / "digits-vit"
 WIKITEXT = "Salesforce/wikitext/wikitext-2-v1/test.parquet"
+LEDGER = "results/local/ledger.db"
+TABLES = ("records", "scores", "members", "leases")
 SUITE = {
     "suite": "bad",
     "title": "Bad input",
@@ -337,9 +339,16 @@ def run_case(one: Case, folder: Path) -> Outcome:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """What is in a folder. SQLite's own two files beside a database that is open hold nothing of ours."""
+    """What is in a folder. A ledger without a record is no result: a run needs one to share its work by, before it
+    can know that every trial's input will be refused. SQLite's files beside an open database hold nothing of ours."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".db-shm", ".db-wal")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    found = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in found.items() if name != LEDGER or _holds_something(path)}
+
+
+def _holds_something(ledger: Path) -> bool:
+    with closing(sqlite3.connect(ledger)) as database:
+        return any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in TABLES)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.errors import BadInput, TrialFailed
 from harness.models import open_model
 from harness.models.families import family_of
 from harness.models.vision import digits_vit, resnet20
-from harness.packed import Dense, Rows, Uniform
+from harness.packed import Dense, Rows, ShardWriter, Uniform, load
 from methods.quantization.gptq import gptq
 from methods.quantization.rtn import rtn
 
@@ -463,6 +464,20 @@ def test_a_streamed_block_that_nobody_asked_about_is_read_again_when_it_is_gone_
     streamed = compress_layers(from_checkpoint(checkpoint, streamed=True), mixed)
     for name, packed in whole.packed.items():
         assert torch.equal(packed.dequantize(), streamed.packed[name].dequantize())
+
+
+def test_a_streamed_model_is_stored_block_by_block(checkpoint: str, tmp_path: Path) -> None:
+    whole = compress_layers(from_checkpoint(checkpoint, streamed=False), lambda layer: gptq(layer, bits=3))
+    problem = from_checkpoint(checkpoint, streamed=True)
+    with ShardWriter(tmp_path / "compressed") as writer:
+        streamed = compress_layers(problem, lambda layer: gptq(layer, bits=3), store=writer.write)
+    assert not streamed.packed
+    assert writer.count == 3
+    stored = load(tmp_path / "compressed")
+    assert stored.log == streamed.log == whole.log
+    assert stored.packed.keys() == whole.packed.keys()
+    for name, packed in whole.packed.items():
+        assert torch.equal(packed.dequantize(), stored.packed[name].dequantize())
 
 
 def test_a_streamed_model_can_be_paired(checkpoint: str) -> None:

@@ -265,7 +265,7 @@ def test_fwsvd_keeps_the_task_better_than_svd(seed):
         problem = samples.network_problem(64, 64, 10)
         problem.model = trained()
         problem.layers = ["first"]
-        problem.calibration = [{"x": x[:1200], "y": y[:1200]}]
+        problem.calibration = [{"x": x[:400], "y": y[:400]}]
         problem.loss = cross_entropy
         original = problem.model.first.weight.clone()
         if method == "fwsvd":

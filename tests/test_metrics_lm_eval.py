@@ -32,7 +32,7 @@ ROWS = {
     "piqa": {"goal": ["sit", "see"], "sol1": ["on the mat", "it"], "sol2": ["there", "that"], "label": [1, 0]},
     "arc-easy": {
         "question": ["who sat", "who saw it"],
-        "choices": [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["who", "that", "it"], "label": ["1", "2", "3"]}],
+        "choices": [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["who", "that"], "label": ["1", "3"]}],
         "answerKey": ["B", "3"],
     },
     "winogrande": {
@@ -59,14 +59,19 @@ def pairs(paradigms=("one", "one", "two", "two")) -> dict:
 @pytest.fixture
 def small_data(monkeypatch):
     """Two rows in place of every data set, and of every paradigm of BLiMP."""
-    paradigms = re.findall(r"paradigm: (\w+)", (module.TASKS / "blimp.yaml").read_text())
-    blimp = {"linguistics_term": ["islands"] * 134, "pair_id": [0, 1] * 67, "config": sorted(paradigms * 2)}
-    blimp |= {"sentence_good": (GOOD * 34)[:134], "sentence_bad": (BAD[::-1] * 34)[:134]}
+    every = re.findall(r'"blimp:(\w+)"', (module.TASKS / "blimp.yaml").read_text())
+    names = np.repeat(every, 2).tolist()
+    whole = {name: (values * 34)[: len(names)] for name, values in pairs().items()}
+    whole |= {"config": names, "pair_id": [0, 1] * len(every)}
 
     def load(name, *, split=None, limit=None):
-        columns = blimp if name == "blimp" else ROWS[name]
-        item = "pair_id" if name == "blimp" else None
-        return Dataset(Source(name, name, "default", split, item_id=item), pa.table(columns), "d" * 64)
+        if name.startswith("blimp"):
+            wanted = [i for i, paradigm in enumerate(names) if name in ("blimp", f"blimp:{paradigm}")]
+            table = pa.table(whole).take(wanted)
+            if name != "blimp":
+                table = table.drop_columns("config")
+            return Dataset(Source("blimp", "blimp", "*", split, item_id="pair_id"), table, "d" * 64)
+        return Dataset(Source(name, name, "default", split), pa.table(ROWS[name]), "d" * 64)
 
     monkeypatch.setattr(data, "load", load)
 
@@ -97,17 +102,18 @@ def test_limits_take_the_first_pairs_of_every_paradigm():
 def test_blimp_and_the_task_file_of_it_agree(small_data):
     direct, task = blimp(subject()), lm_eval(subject(), task="harness_blimp")
     assert len(direct.ids) == len(task.ids) == 2 * 67
-    assert [name.split(":", 3)[-1] for name in task.ids] == direct.ids
+    assert [name.removeprefix("harness_blimp::") for name in task.ids] == direct.ids
     assert task.values.tolist() == direct.values.tolist()
 
 
+WHO = "Question: who sat\nAnswer:"
 CHOICES = {
     "harness_hellaswag": ([("Cats: the cat sat On the", " mat. and"), ("Cats: the cat sat On the", " dog")], 4, 0),
     "harness_piqa": ([("Question: sit\nAnswer:", " on the mat"), ("Question: sit\nAnswer:", " there")], 2, 1),
-    "harness_arc_easy": ([("Question: who sat\nAnswer:", " cat"), ("Question: who sat\nAnswer:", " dog")], 2, 1),
-    "harness_arc_challenge": ([("Question: who sat\nAnswer:", " cat")], 2, 1),
-    "harness_winogrande": ([("the cat saw the dog and the cat", " sat"), ("the cat saw the dog and the dog", " sat")], 2, 1),
-}  # fmt: skip
+    "harness_arc_easy": ([(WHO, " cat"), (WHO, " dog")], 2, 1),
+    "harness_arc_challenge": ([(WHO, " cat"), (WHO, " dog")], 2, 1),
+    "harness_winogrande": ([(f"the cat saw the dog and the {who}", " sat") for who in ("cat", "dog")], 2, 1),
+}
 
 
 @pytest.mark.parametrize("task", CHOICES)

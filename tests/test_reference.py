@@ -356,3 +356,35 @@ def test_synthetic_lm_comes_near_the_floor_and_never_below():
     losses = llama.token_losses(open_model("synthetic-lm").load(), np.array(test.column("input_ids")), 64).mean(axis=1)
     above = losses - np.array(test.column("floor"))
     assert 0 < above.mean() < 0.1
+
+
+def test_tiny_llama_reads_and_writes_its_tokens():
+    from harness.models import open_model
+
+    model = open_model("tiny-llama")
+    tokenizer = model.tokenizer
+    written = " The ship sailed @-@ slowly , <unk> into the harbour .\n\N{SNOWMAN}"
+    assert tokenizer.decode(tokenizer(written, add_special_tokens=False)["input_ids"]) == written
+    assert tokenizer("a")["input_ids"][0] == model.config.bos_token_id == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id == model.config.eos_token_id
+    assert model.dtype is torch.bfloat16
+    likely, unlikely = (
+        np.array([tokenizer(f"He did not know what to {word} to her.")["input_ids"]]) for word in ("say", "blue")
+    )
+    assert likely.shape == unlikely.shape
+    weights = model.load()
+    assert llama.token_losses(weights, likely).sum() < llama.token_losses(weights, unlikely).sum() - 1
+
+
+@pytest.mark.slow
+def test_tiny_llama_has_the_perplexity_on_its_card(mirror):
+    from harness.models import open_model
+
+    model = open_model("tiny-llama")
+    documents = text.articles(data.load("wikitext2", split="test").column("text"))
+    losses = llama.stream_losses(model.load(), text.stream(model.tokenizer, documents), context=512)[3:]
+    row = next(
+        row for row in (WEIGHTS / "tiny-llama" / "README.md").read_text().splitlines() if "WikiText-2 test" in row
+    )
+    assert f"({len(losses):,} tokens)" in row
+    assert math.exp(losses.mean()) == pytest.approx(float(row.split("**")[1]), rel=1e-3)

@@ -38,17 +38,17 @@ def _bar(stack: ExitStack) -> Callable[[Event], None]:
 
 def _lines() -> Callable[[Event], None]:
     """The plan is told with the first trial that ends: a run whose input is refused before says that alone."""
-    plan: list[str] = []
+    plan = ""
 
     def tell(event: Event) -> None:
+        nonlocal plan
         if event["event"] == "plan":
             found = f"{event['cached']} in the ledger" + (f" ({event['failed']} failed)" if event["failed"] else "")
-            plan.append(f"{event['suite']}: {event['planned']} trials, {found}, {event['pending']} to run")
+            plan = f"{event['suite']}: {event['planned']} trials, {found}, {event['pending']} to run\n"
         elif event["event"] in ("trial", "end"):
-            lines = plan + [_line(event)] * (event["event"] == "trial")
-            plan.clear()
-            for line in lines:
-                click.echo(line, err=True)
+            line = f"{_line(event)}\n" if event["event"] == "trial" else ""
+            click.echo(plan + line, err=True, nl=False)
+            plan = ""
 
     return tell
 

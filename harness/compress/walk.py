@@ -41,19 +41,31 @@ def walk_blocks(problem: CompressProblem, *, paired: bool = False) -> Iterator[B
         walk.leave(block)
 
 
-def compress_layers(problem: CompressProblem, compress: Callable[[LayerProblem], PackedWeight]) -> Solution:
+def compress_layers(
+    problem: CompressProblem,
+    compress: Callable[[LayerProblem], PackedWeight],
+    *,
+    store: Callable[[Solution], object] | None = None,
+) -> Solution:
     """Compress every layer with a function of one layer, block by block.
 
     The log holds for each layer the squared error of its weight relative to the weight, and what the function noted in
-    `layer.log`. Raises as `walk_blocks` does.
+    `layer.log`. `store` (a `ShardWriter`'s `write`) is given the solution of each block, whose weights are then not
+    kept. Raises as `walk_blocks` does.
     """
     solution = Solution({})
     for block in walk_blocks(problem):
+        part = Solution({})
         for group in block.groups:
             for layer in group:
                 values = block.set(layer.name, compress(layer))
-                solution.log[layer.name] = {"weight_error": _relative_error(layer.weight, values), **layer.log}
-        solution.packed |= block.packed
+                part.log[layer.name] = {"weight_error": _relative_error(layer.weight, values), **layer.log}
+        part.packed |= block.packed
+        if store is None:
+            solution.packed |= part.packed
+        else:
+            store(part)
+        solution.log |= part.log
     return solution
 
 
@@ -108,6 +120,8 @@ class Walk:
             if self._states is not None and not last:
                 self._go_to(self._left)
             self.handle.release(block.module)
+            if self._states is not None or not self.problem.calibration:
+                block.packed = {}
         if last or block.streamed or not self._following:
             block.forget()
         block.forget_statistics()

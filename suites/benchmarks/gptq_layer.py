@@ -104,7 +104,8 @@ def main() -> None:
         whole / sum(parts)
         for whole, *parts in zip(clock.seconds["gptq"], *(clock.seconds[name] for name in UNAVOIDABLE), strict=True)
     ]
-    print(f"ratio                    {statistics.median(ratios):8.2f} (rounds: {', '.join(f'{r:.2f}' for r in ratios)})")
+    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"{'ratio':24} {statistics.median(ratios):8.2f} (rounds: {each})")
 
 
 if __name__ == "__main__":

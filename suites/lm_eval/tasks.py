@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness import data
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 Row = dict[str, Any]
 
@@ -76,20 +76,6 @@ def lambada(row: Row) -> Row:
     return {"query": query, "target": f" {last}"}
 
 
-def blimp(*, dataset: str, split: str, paradigm: str, **_: Any) -> DatasetDict:
-    from datasets import DatasetDict
-
-    return DatasetDict({split: _blimp(dataset, split)[paradigm]})
-
-
-@functools.lru_cache(maxsize=1)
-def _blimp(dataset: str, split: str) -> dict[str, Dataset]:
-    """All paradigms: reading their 67 files once is most of the work."""
-    from datasets import Dataset
-
-    source = data.load(dataset, split=split)
-    questions: dict[str, list[Row]] = {}
-    for name, row in zip(source.ids(), source.table.to_pylist(), strict=True):
-        pair = {"id": name, "query": "", "choices": [row["sentence_good"], row["sentence_bad"]], "gold": 0}
-        questions.setdefault(row["config"], []).append(pair)
-    return {paradigm: Dataset.from_list(rows) for paradigm, rows in questions.items()}
+@_task
+def blimp(row: Row) -> Row:
+    return {"query": "", "choices": [row["sentence_good"], row["sentence_bad"]], "gold": 0}

@@ -1,0 +1,45 @@
+"""What a design can detect: predicted power of the paired tests."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize, special, stats
+
+POWER = 0.8
+
+
+def power(difference: float, standard_error: float, freedom: float, alpha: float = 0.05) -> float:
+    """Probability that a two-sided test at level alpha finds a true difference (noncentral t)."""
+    if standard_error == 0 or not np.isfinite(standard_error):
+        return float(alpha if difference == 0 or standard_error > 0 else 1.0)
+    away = abs(difference) / standard_error
+    critical = special.stdtrit(freedom, 1 - alpha / 2)
+    other_side = np.nan_to_num(special.nctdtr(freedom, away, -critical))  # scipy has nan where it is below 1e-11
+    return float(1 - special.nctdtr(freedom, away, critical) + other_side)
+
+
+def detectable(standard_error: float, freedom: float, alpha: float = 0.05, wanted: float = POWER) -> float:
+    """The smallest true difference that is found with probability `wanted`."""
+    if standard_error == 0 or not np.isfinite(standard_error):
+        return float(standard_error)
+    guess = special.stdtrit(freedom, 1 - alpha / 2) + special.stdtrit(freedom, wanted)
+    away = optimize.brentq(lambda t: power(t, 1.0, freedom, alpha) - wanted, 0.0, 2 * guess + 2, xtol=1e-12)
+    return float(away * standard_error)
+
+
+def mcnemar_power(wins: float, losses: float, items: int, alpha: float = 0.05) -> float:
+    """Power of the exact McNemar test when a pair is won with probability `wins` and lost with `losses`.
+
+    Exact: the number of discordant pairs is binomial, and so are the wins among them. With wins = losses it is the
+    level that the test attains, which is below alpha.
+    """
+    discordant = wins + losses
+    if discordant == 0:
+        return 0.0
+    m = np.arange(items + 1)
+    # The largest k with P(X <= k) <= alpha / 2 for X binomial (m, 1/2): ppf gives the smallest k that exceeds it.
+    k = stats.binom.ppf(alpha / 2, m, 0.5)
+    k = np.where(stats.binom.cdf(k, m, 0.5) <= alpha / 2, k, k - 1)
+    share = wins / discordant
+    rejects = stats.binom.cdf(k, m, share) + stats.binom.sf(m - k - 1, m, share)
+    return float((stats.binom.pmf(m, items, discordant) * rejects).sum())

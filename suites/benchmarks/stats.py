@@ -1,0 +1,110 @@
+"""Paired statistics of a whole table, and its one-level intervals against as many calls of scipy.stats.bootstrap.
+
+    python -m suites.benchmarks.stats [--methods 50] [--items 10000] [--seeds 10] [--resamples 10000] [--calls 50]
+
+The table: every method against the baseline over seeds and items (intervals, tests, verdicts). The one-level job: the
+intervals of the same number of methods over items alone; scipy's calls are timed in the same run, in rounds between
+ours, so that a slow minute of the machine falls on both. With fewer calls than methods their mean is scaled up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from threadpoolctl import threadpool_limits
+
+from harness.stats import ScoreSet, compare_all, intervals
+
+
+def scores(methods: int, seeds: int, items: int) -> dict[str, ScoreSet]:
+    """Log-likelihood-like scores: items differ most, then methods within items, then seeds."""
+    rng = np.random.default_rng(0)
+    item = 2 + rng.gamma(2, 0.5, size=items)
+    ids = tuple(f"item{i:06d}" for i in range(items))
+    return {
+        f"method {m}": ScoreSet(
+            ids,
+            item + 0.002 * m + 0.1 * rng.normal(size=items) + 0.05 * rng.normal(size=(seeds, items)),
+            tuple(range(seeds)),
+        )
+        for m in range(methods)
+    }
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def table(options: argparse.Namespace) -> None:
+    """The two-level job."""
+    every = scores(options.methods + 1, options.seeds, options.items)
+    baseline = every.pop("method 0")
+    seconds = [
+        timed(lambda: compare_all(every, baseline, margin=0.01, resamples=options.resamples))[0]
+        for _ in range(options.rounds)
+    ]
+    print(
+        f"{options.methods} methods against a baseline, {options.seeds} seeds x {options.items} items, "
+        f"{options.resamples} resamples: {min(seconds):.2f} s (rounds: {', '.join(f'{s:.2f}' for s in seconds)})"
+    )
+
+
+def one_level(options: argparse.Namespace) -> None:
+    """The one-level job, ours and scipy's in turn, and how far their limits differ."""
+    sets = {
+        name: replace(one, values=one.values[:1], seeds=(0,))
+        for name, one in scores(options.methods, 1, options.items).items()
+    }
+    rng = np.random.default_rng(1)
+    ours, theirs, apart = [], [], []
+    calls = list(sets.items())[: options.calls]
+    for part in np.array_split(np.arange(len(calls)), options.rounds):
+        seconds, found = timed(lambda: intervals(sets, resamples=options.resamples))
+        ours.append(seconds)
+        for name, one in (calls[i] for i in part):
+            seconds, result = timed(
+                lambda one=one: scipy.stats.bootstrap(
+                    one.values, np.mean, n_resamples=options.resamples, batch=100, rng=rng
+                )
+            )
+            theirs.append(seconds)
+            error = one.values.std() / options.items**0.5
+            limits = result.confidence_interval
+            apart += [(found[name].low - limits.low) / error, (found[name].high - limits.high) / error]
+    total = statistics.mean(theirs) * options.methods
+    print(f"one level, {options.methods} methods: {statistics.median(ours):.2f} s; scipy.stats.bootstrap {total:.1f} s")
+    print(f"ratio {total / statistics.median(ours):.1f}")
+    print(
+        f"limits differ by {np.std(apart):.3f} standard errors of the mean (root mean square; at most "
+        f"{np.abs(apart).max():.3f}); two draws of {options.resamples} resamples differ by {monte_carlo(options.resamples):.3f}"
+    )
+
+
+def monte_carlo(resamples: int) -> float:
+    """Standard deviation of the difference of two bootstrap limits, in standard errors of a normal mean."""
+    density = scipy.stats.norm.pdf(scipy.stats.norm.ppf(0.025))
+    return float(np.sqrt(2 * 0.025 * 0.975 / resamples) / density)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    given = (("methods", 50), ("items", 10_000), ("seeds", 10), ("resamples", 10_000), ("calls", 50), ("threads", 2))
+    for name, value in (*given, ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args()
+    with threadpool_limits(options.threads):
+        table(options)
+        one_level(options)
+
+
+if __name__ == "__main__":
+    main()
