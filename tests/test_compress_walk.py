@@ -4,131 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from compress_zoo import MODELS, coarse, generator, make_problem, tokens
 from torch import Tensor, nn
 
 from harness.compress import CompressProblem, LayerProblem, compress_layers, view, walk_blocks
 from harness.errors import BadInput, TrialFailed
-from harness.models import open_model
-from harness.models.families import family_of
-from harness.models.vision import digits_vit, resnet20
-from harness.packed import Dense, Rows, ShardWriter, Uniform, load
+from harness.packed import Dense, Rows
 from methods.quantization.gptq import gptq
-from methods.quantization.rtn import rtn
-
-VOCABULARY = 50
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def tokens(*shape: int) -> Tensor:
-    return torch.randint(VOCABULARY, shape, generator=generator(3))
-
-
-def text_batches() -> list[dict[str, Tensor]]:
-    return [{"input_ids": tokens(3, 12)}, {"input_ids": tokens(2, 12).flip(1)}]
-
-
-def padded_batches() -> list[dict[str, Tensor]]:
-    mask = torch.ones(3, 9, dtype=torch.long)
-    mask[0, 5:] = 0
-    mask[2, 1:] = 0
-    return [{"input_ids": tokens(3, 9), "attention_mask": mask}, {"input_ids": tokens(2, 4)}]
-
-
-def image_batches(size: int, channels: int) -> list[dict[str, Tensor]]:
-    return [{"pixel_values": torch.randn(n, channels, size, size, generator=generator(n))} for n in (2, 3)]
-
-
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 64,
-}
-
-
-def transformer(name: str, **config: Any) -> nn.Module:
-    import transformers
-
-    kind = "Gemma3Text" if name == "Gemma3" else name
-    return getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{kind}Config")(**{**SIZES, **config}))
-
-
-def gpt2() -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=VOCABULARY, n_positions=64))
-
-
-def opt() -> nn.Module:
-    return transformer("OPT", ffn_dim=48, word_embed_proj_dim=16)
-
-
-def bert() -> nn.Module:
-    from transformers import BertConfig, BertModel
-
-    return BertModel(BertConfig(**{key: value for key, value in SIZES.items() if key != "head_dim"}))
-
-
-class Grouped(nn.Module):
-    """Convolutions of every kind, in a model of no known family."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2)
-        self.depthwise = nn.Conv2d(6, 6, 3, padding="same", padding_mode="circular", groups=6)
-        self.last = nn.Linear(6, 5)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.last(self.depthwise(self.first(pixel_values).relu()).mean((2, 3)))
-
-
-MODELS: dict[str, tuple[Any, Any]] = {
-    "llama": (lambda: transformer("Llama"), text_batches),
-    "padded llama": (lambda: transformer("Llama"), padded_batches),
-    "qwen3": (lambda: transformer("Qwen3"), text_batches),
-    "gemma3": (
-        lambda: transformer(
-            "Gemma3", sliding_window=4, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
-        ),
-        text_batches,
-    ),
-    "gpt2": (gpt2, text_batches),
-    "opt": (opt, text_batches),
-    "gpt_neox": (lambda: transformer("GPTNeoX"), text_batches),
-    "bert": (bert, padded_batches),
-    "digits_vit": (lambda: digits_vit(dim=16, depth=2, mlp_dim=24), lambda: image_batches(8, 1)),
-    "resnet20": (resnet20, lambda: image_batches(32, 3)),
-    "unknown": (Grouped, lambda: image_batches(7, 4)),
-}
-
-
-def make_problem(name: str, **options: Any) -> CompressProblem:
-    build, batches = MODELS[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = build().eval().requires_grad_(False)
-    config = getattr(model, "config", {})
-    kind = "causal-lm" if hasattr(model, "lm_head") else "encoder" if name == "bert" else "vision"
-    handle: Any = SimpleNamespace(name=name, kind=kind, family=family_of(config), config=config, dtype=torch.float32)
-    return CompressProblem(handle, model, batches(), generator(7), **options)
-
-
-def coarse(layer: LayerProblem) -> Uniform:
-    """So coarse that any state which is not that of the compressed prefix shows."""
-    return rtn(layer, bits=2)
 
 
 def naive_inputs(model: nn.Module, name: str, batches: list[dict[str, Tensor]]) -> list[Tensor]:
@@ -420,74 +305,3 @@ def test_input_that_is_all_padding_has_no_rows() -> None:
     problem.calibration = [{"input_ids": tokens(2, 4), "attention_mask": torch.zeros(2, 4, dtype=torch.long)}]
     with pytest.raises(BadInput, match=r"layer encoder\.layer\.0\.attention\.self\.query: no calibration rows"):
         compress_layers(problem, lambda layer: gptq(layer, bits=3))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("llama")
-    make_problem("llama").model.save_pretrained(folder, max_shard_size="20KB")
-    return str(folder)
-
-
-def from_checkpoint(folder: str, *, streamed: bool) -> CompressProblem:
-    handle = open_model(folder)
-    return CompressProblem(handle, handle.skeleton() if streamed else handle.load(), text_batches(), generator(7))
-
-
-@pytest.mark.parametrize("quantize", [coarse, lambda layer: gptq(layer, bits=3)])
-def test_a_model_read_block_by_block_gives_the_same_solution(checkpoint: str, quantize) -> None:
-    whole = compress_layers(from_checkpoint(checkpoint, streamed=False), quantize)
-    problem = from_checkpoint(checkpoint, streamed=True)
-    most = 0
-
-    def watched(layer: LayerProblem) -> Uniform:
-        nonlocal most
-        packed = quantize(layer)
-        present = sum(p.numel() for p in problem.model.parameters() if not p.is_meta)
-        most = max(most, present)
-        return packed
-
-    streamed = compress_layers(problem, watched)
-    block = sum(p.numel() for p in problem.model.model.layers[0].parameters())
-    assert most == block
-    assert all(parameter.is_meta for parameter in problem.model.parameters())
-    assert whole.packed.keys() == streamed.packed.keys()
-    for name, packed in whole.packed.items():
-        assert torch.equal(packed.dequantize(), streamed.packed[name].dequantize())
-
-
-def test_a_streamed_block_that_nobody_asked_about_is_read_again_when_it_is_gone_through(checkpoint: str) -> None:
-    def mixed(layer: LayerProblem) -> Uniform:
-        return coarse(layer) if layer.name.startswith("model.layers.0.") else gptq(layer, bits=3)
-
-    whole = compress_layers(from_checkpoint(checkpoint, streamed=False), mixed)
-    streamed = compress_layers(from_checkpoint(checkpoint, streamed=True), mixed)
-    for name, packed in whole.packed.items():
-        assert torch.equal(packed.dequantize(), streamed.packed[name].dequantize())
-
-
-def test_a_streamed_model_is_stored_block_by_block(checkpoint: str, tmp_path: Path) -> None:
-    whole = compress_layers(from_checkpoint(checkpoint, streamed=False), lambda layer: gptq(layer, bits=3))
-    problem = from_checkpoint(checkpoint, streamed=True)
-    with ShardWriter(tmp_path / "compressed") as writer:
-        streamed = compress_layers(problem, lambda layer: gptq(layer, bits=3), store=writer.write)
-    assert not streamed.packed
-    assert writer.count == 3
-    stored = load(tmp_path / "compressed")
-    assert stored.log == streamed.log == whole.log
-    assert stored.packed.keys() == whole.packed.keys()
-    for name, packed in whole.packed.items():
-        assert torch.equal(packed.dequantize(), stored.packed[name].dequantize())
-
-
-def test_a_streamed_model_can_be_paired(checkpoint: str) -> None:
-    twins = {}
-    for streamed in (False, True):
-        problem = from_checkpoint(checkpoint, streamed=streamed)
-        for block in walk_blocks(problem, paired=True):
-            for group in block.groups:
-                for layer in group:
-                    twins[streamed, layer.name] = torch.cat([twin for _, twin in layer.paired_inputs()])
-                    block.set(layer.name, coarse(layer))
-    for (streamed, name), twin in twins.items():
-        assert torch.equal(twin, twins[not streamed, name])

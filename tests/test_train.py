@@ -100,14 +100,14 @@ def test_training_leaves_the_callers_random_state_and_flags():
 
 
 KILLED = """
-import sys, pathlib, torch, time
+import sys, pathlib, time
 sys.path.insert(0, {tests!r})
 from test_train import run
 import harness.train.fit as loop
 original = loop._step
-def slowly(*args):
-    time.sleep(0.05)
-    return original(*args)
+def slowly(run, *args):
+    time.sleep(0.05 if run.fitted.budget.steps < 10 else 3600)
+    return original(run, *args)
 loop._step = slowly
 run(pathlib.Path({checkpoint!r}), checkpoint_every=1)
 """
@@ -117,14 +117,13 @@ def test_killed_at_any_moment_continues_to_the_same_weights(tmp_path):
     checkpoint = tmp_path / "c.pt"
     code = KILLED.format(tests=os.path.dirname(__file__), checkpoint=str(checkpoint))
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists():
+        assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    steps = torch.load(checkpoint, weights_only=True)["fitted"]["budget"]["steps"]
-    assert 0 < steps < 16
+    assert 0 < torch.load(checkpoint, weights_only=True)["fitted"]["budget"]["steps"] <= 10
     assert equal(run(checkpoint)[0], run()[0])
 
 
@@ -183,7 +182,7 @@ def test_gradients_are_clipped_to_the_norm():
         clip=0.5,
     )
     fit(model, [phase], generator=torch.Generator())
-    assert (model.weight - before).norm() == pytest.approx(0.5, rel=1e-4)
+    assert (model.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_autocast_computes_the_loss_in_bfloat16_and_keeps_float32_weights():
@@ -217,7 +216,7 @@ def test_schedules():
         assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
         assert factors[10] == 1.0
         assert factors[100] == pytest.approx(0.0)
-        assert all(a >= b for a, b in itertools.pairwise(factors))
+        assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert linear()(25, 100) == 0.75
     assert cosine(end=0.2)(50, 100) == pytest.approx(0.6)
     assert warmup_stable_decay(decay=0.2)(79, 100) == 1.0

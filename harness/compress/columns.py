@@ -45,6 +45,7 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, tries: int = 5) -> Te
         diagonal.copy_(undamped + damping * undamped.mean())
         lower, failed = torch.linalg.cholesky_ex(reverse)
         if not failed:
+            del reverse, diagonal  # for a wide layer each of these matrices is gigabytes
             return triangular_inverse(lower).flip(0, 1)
         damping = 10 * damping if damping else 1e-4
     raise TrialFailed(f"the Hessian ({len(hessian)} inputs) is not positive definite, even damped by {damping / 10:g}")

@@ -139,11 +139,11 @@ def compare_all(
 
 def _on_scale(scores: ScoreSet) -> tuple[Units, Callable[[float], float]]:
     """(units on the scale where the interval is taken, the way back to the summary's own)."""
+    one = score_units(scores)
     if scores.summary in ("spearman", "pearson"):
-        linear = linear_units(scores)
-        on_z = fisher_z(linear)
-        return (linear, float) if on_z is None else (on_z, np.tanh)
-    return units(scores.values, scores.weights, scores.blocks), np.exp if scores.summary == "exp_mean" else float
+        on_z = fisher_z(one)
+        return (one, float) if on_z is None else (on_z, np.tanh)
+    return one, np.exp if scores.summary == "exp_mean" else float
 
 
 def _alike(sets: Mapping[str, Units]) -> list[list[str]]:
@@ -154,14 +154,16 @@ def _alike(sets: Mapping[str, Units]) -> list[list[str]]:
     return list(groups.values())
 
 
+def score_units(scores: ScoreSet) -> Units:
+    """Units whose weighted mean is the summary (its logarithm for an `exp_mean`)."""
+    if scores.summary in ("spearman", "pearson"):
+        return linear_units(scores)
+    return units(scores.values, scores.weights, scores.blocks)
+
+
 def _paired_units(methods: Mapping[str, ScoreSet], baseline: ScoreSet) -> dict[str, Units]:
-    if baseline.summary in ("spearman", "pearson"):
-        base = linear_units(baseline)
-        linear = {name: linear_units(one) for name, one in methods.items()}
-        return {name: Units(one.sums - base.sums, base.weights) for name, one in linear.items()}
-    return {
-        name: units(one.values - baseline.values, baseline.weights, baseline.blocks) for name, one in methods.items()
-    }
+    base = score_units(baseline)
+    return {name: Units(score_units(one).sums - base.sums, base.weights) for name, one in methods.items()}
 
 
 def _compared(

@@ -77,9 +77,10 @@ class HFLM:
     """lm-eval's own model, scoring slices of the requests in order of length, a batch a turn."""
 
     def __init__(self, subject: Subject, requests: int, batch: int):
-        from lm_eval.models.huggingface import HFLM as Model
+        from lm_eval.models import huggingface
 
-        self.model = Model(pretrained=subject.model, tokenizer=subject.tokenizer, device="cpu", batch_size=batch)
+        model, tokenizer = subject.model, subject.tokenizer
+        self.model = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", batch_size=batch)
         self.requests, self.batch = requests, batch
 
     def start(self, requests: list[tuple[str, str]], turns: int) -> None:
@@ -134,8 +135,8 @@ def report(count: int, hflm_count: int, read: Clock, ours: Clock, bare: Clock, h
         whole = getattr(read, name) + getattr(ours, name)
         rate, their_rate = count / whole, hflm_count / getattr(hflm, name)
         print(
-            f"{name:4}: ours is {whole / getattr(bare, name):.3f} x the bare forward and {rate / their_rate:.1f} x HFLM "
-            f"({rate:.0f} and {their_rate:.0f} requests per second)"
+            f"{name:4}: ours takes {whole / getattr(bare, name):.3f} x the bare forward and does {rate / their_rate:.1f} x "
+            f"the requests of HFLM ({rate:.0f} and {their_rate:.0f} a second)"
         )
 
 
