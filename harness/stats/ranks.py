@@ -101,7 +101,7 @@ def cliques(ranks: np.ndarray, apart: float) -> list[tuple[int, ...]]:
 
 
 def pairwise_wilcoxon(table: np.ndarray, correction: Correction = "holm") -> np.ndarray:
-    """Wilcoxon's signed-rank test of all pairs of columns, corrected: symmetric (methods, methods), 1 on the diagonal."""
+    """p of Wilcoxon's signed-rank test of all pairs of columns, corrected: symmetric, 1 on the diagonal."""
     k = table.shape[1]
     pairs = list(combinations(range(k), 2))
     p = np.array([wilcoxon(table[:, i] - table[:, j]) for i, j in pairs])

@@ -23,12 +23,12 @@ class Ratio:
     of_medians: float
 
 
-def ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
+def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
     """The ratio of two positive quantities measured in the same rounds, with its interval.
 
     `a` and `b` are (rounds,) or (rounds, measurements of one round): times of an A B B A round are two each. Within a
     round the ratio is that of the two medians, and `value` is the (geometric) median of the rounds' ratios, so that
-    whatever slows a whole round cancels; ratio(b, a) is its inverse. The interval is that of the median by order
+    whatever slows a whole round cancels; exchanging a and b inverts it. The interval is that of the median by order
     statistics, interpolated (hettmansperger1986confidence): no distribution is assumed, nothing is drawn.
     `of_medians` is the plain ratio of the medians of all measurements, which a reader of the two columns would compute.
 

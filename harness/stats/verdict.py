@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from harness.errors import BadInput
-from harness.stats.correlation import fisher_z, linear_units
+from harness.stats.correlation import Kind, fisher_z, influence, linear_units
 from harness.stats.power import detectable, power
 from harness.stats.resample import Units, bca, bootstrap_means, units, variance
 from harness.stats.scoreset import ScoreSet, require_pairable, require_same_seeds
@@ -95,6 +96,32 @@ def intervals(
             low, high = bca(one, replicates, confidence)
             found[name] = Interval(sets[name].value, float(back(low)), float(back(high)), one.levels)
     return {name: found[name] for name in sets}
+
+
+def correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    kind: Kind = "spearman",
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Correlation of two rankings of the same items, with its BCa interval on Fisher's scale.
+
+    Raises BadInput where the two are not of one length of at least 3, finite, and both vary.
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
+        raise BadInput(f"x has shape {x.shape} and y {y.shape}; a correlation needs two of one length, 3 or more")
+    value, parts = influence(x, y, kind)
+    if not np.isfinite(value):
+        raise BadInput("all x or all y are equal, or one is not finite; their correlation is not defined")
+    one = fisher_z(Units((value + parts)[None], np.ones(len(x))))
+    if one is None:
+        return Interval(value, value, value)
+    low, high = bca(one, bootstrap_means([one], resamples, np.random.default_rng(seed))[0], confidence)
+    return Interval(value, float(np.tanh(low)), float(np.tanh(high)))
 
 
 def compare(a: ScoreSet, b: ScoreSet, margin: float | None = None, **options) -> Comparison:

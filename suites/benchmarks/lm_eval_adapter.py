@@ -134,10 +134,8 @@ def report(count: int, hflm_count: int, read: Clock, ours: Clock, bare: Clock, h
     for name in ("wall", "cpu"):
         whole = getattr(read, name) + getattr(ours, name)
         rate, their_rate = count / whole, hflm_count / getattr(hflm, name)
-        print(
-            f"{name:4}: ours takes {whole / getattr(bare, name):.3f} x the bare forward and does {rate / their_rate:.1f} x "
-            f"the requests of HFLM ({rate:.0f} and {their_rate:.0f} a second)"
-        )
+        print(f"{name:4}: ours takes {whole / getattr(bare, name):.3f} x the bare forward passes; it scores {rate:.0f}")
+        print(f"      requests a second, {rate / their_rate:.1f} x the {their_rate:.0f} of HFLM")
 
 
 if __name__ == "__main__":
