@@ -97,9 +97,11 @@ class Subject:
             if self.forward is not None:
                 return self.forward(batch, keep)
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            # Nothing is generated, so keys and values need not be kept.
+            cache = {"use_cache": False} if hasattr(getattr(self.model, "config", None), "use_cache") else {}
             head = getattr(self.model, "get_output_embeddings", lambda: None)()
             if keep is None or head is None:
-                logits = _logits(self.model(**batch))
+                logits = _logits(self.model(**batch, **cache))
                 return logits if keep is None else logits.flatten(0, 1)[keep.to(logits.device)]
 
             def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -108,7 +110,7 @@ class Subject:
 
             hook = head.register_forward_pre_hook(select)
             try:
-                return _logits(self.model(**batch))
+                return _logits(self.model(**batch, **cache))
             finally:
                 hook.remove()
 

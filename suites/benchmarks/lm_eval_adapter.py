@@ -1,6 +1,6 @@
 """The whole of BLiMP through our lm-eval adapter, against the bare forward passes of its batches and against HFLM.
 
-    python -m suites.benchmarks.lm_eval_adapter [--model tiny-llama] [--pairs 1000] [--hflm 4096] [--threads 2]
+    python -m suites.benchmarks.lm_eval_adapter [--model tiny-llama] [--pairs 1000] [--hflm 2048] [--hflm-batch 1]
 
 Ours is everything from reading the data to a score for each pair. Bare is the model run on the same packed batches,
 with the output layer on the positions that are scored, and nothing else. HFLM scores requests spread over the whole
@@ -45,8 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="tiny-llama")
     parser.add_argument("--pairs", type=int, default=1000, help="of each paradigm")
-    parser.add_argument("--hflm", type=int, default=4096, help="requests for HFLM")
-    parser.add_argument("--hflm-batch", type=int, default=64)
+    parser.add_argument("--hflm", type=int, default=2048, help="requests for HFLM")
+    parser.add_argument("--hflm-batch", type=int, default=1, help="HFLM's batch size (its own default is 1)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
