@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import keyword
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -179,12 +181,21 @@ def format_call(name: str, values: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={_format(value)}' for key, value in values.items())})"
 
 
+_BARE = re.compile(r"[A-Za-z_]\w*(-([A-Za-z_]\w*|0|[1-9]\d*))*", re.ASCII)
+_CONSTANTS = {"true": True, "false": False, "none": None}
+
+
 def _format(value: Any) -> str:
-    if isinstance(value, str) and value.replace("-", "_").isidentifier():
+    if isinstance(value, str) and _BARE.fullmatch(value) and not any(map(_reserved, value.split("-"))):
         return value
     if isinstance(value, list):
         return f"[{', '.join(map(_format, value))}]"
     return repr(value)
+
+
+def _reserved(word: str) -> bool:
+    """Whether a word would be read as something else than itself."""
+    return keyword.iskeyword(word) or word in _CONSTANTS
 
 
 def parse_expression(text: str) -> Expression:
@@ -195,12 +206,12 @@ def parse_expression(text: str) -> Expression:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise BadInput(f"expression {text!r} cannot be read; write name or name(parameter=value, ...)") from None
     if isinstance(node, ast.Call):
-        if node.args or any(keyword.arg is None for keyword in node.keywords):
+        if node.args or any(pair.arg is None for pair in node.keywords):
             raise BadInput(f"expression {text!r}: parameters are given by name, as name(parameter=value)")
-        names = [str(keyword.arg) for keyword in node.keywords]
+        names = [str(pair.arg) for pair in node.keywords]
         if len(set(names)) < len(names):
             raise BadInput(f"expression {text!r} gives a parameter twice")
-        values = {str(keyword.arg): _literal(keyword.value, text) for keyword in node.keywords}
+        values = {str(pair.arg): _literal(pair.value, text) for pair in node.keywords}
         return Expression(_word(node.func, text), values)
     return Expression(_word(node, text))
 
@@ -224,7 +235,7 @@ def _literal(node: ast.AST, text: str) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError):
         word = _word(node, text)
-        return {"true": True, "false": False, "none": None}.get(word, word)
+        return _CONSTANTS.get(word, word)
 
 
 def bind(expression: Expression, params: Mapping[str, Param], owner: str) -> Iterator[dict[str, Any]]:

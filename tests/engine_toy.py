@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +63,11 @@ class Toy:
         pipe = subprocess.PIPE
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-P", "-c", code]
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=self.folder)
+        # A shell's background job ignores interrupts, and so would what it starts.
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        return subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=self.folder, preexec_fn=interruptible
+        )
 
 
 @pytest.fixture(name="toy")

@@ -1,5 +1,6 @@
 """Recipes of the reference models: the generated language, the n-gram model, tokens, images, and the weights made."""
 
+import functools
 import math
 from collections import Counter
 from pathlib import Path
@@ -89,6 +90,7 @@ def plain_kneser_ney(tokens: list[int], order: int, vocabulary: int):
     for n in range(order - 1, 0, -1):
         counts[n] = Counter(gram[1:] for gram in counts[n + 1])
 
+    @functools.cache
     def discount(n: int, count: int) -> float:
         n1, n2, n3, n4 = (sum(c == k for c in counts[n].values()) for k in (1, 2, 3, 4))
         y = n1 / (n1 + 2 * n2)
@@ -294,13 +296,13 @@ def train(run):
 
 @pytest.fixture
 def toy_recipe(tmp_path, monkeypatch):
-    package = tmp_path / "toy_recipes"
+    package = tmp_path / f"recipes_of_{tmp_path.name}"  # Python keeps what it imported, by name
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "helper.py").write_text("")
     (package / "toy_line.py").write_text(RECIPE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(reference, "PACKAGE", "toy_recipes")
+    monkeypatch.setattr(reference, "PACKAGE", package.name)
     return package
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from statsmodels.stats.contingency_tables import mcnemar as textbook_mcnemar
+from stats_samples import score_set, scores
 
 from harness.errors import BadInput
 from harness.scores import Scores
-from harness.stats import ScoreSet, compare, compare_all, interval
-from harness.stats.resample import bootstrap_means, units, variance
-from harness.stats.significance import adjust, mcnemar, sign_flip
-
-
-def scores(values, **more):
-    values = np.asarray(values, dtype=float)
-    return Scores([f"item{i:05d}" for i in range(len(values))], values, "metric|data|v:1", **more)
-
-
-def score_set(rows, **more):
-    return ScoreSet.stack([scores(row, **more) for row in np.atleast_2d(rows)], range(len(np.atleast_2d(rows))))
+from harness.stats import ScoreSet, compare, compare_all, interval, intervals
+from harness.stats.resample import bootstrap_means, draw_counts, units, variance
 
 
 def test_items_are_aligned_by_id_and_never_by_order():
@@ -40,38 +32,37 @@ def test_missing_and_doubled_items_are_named():
         Scores(["a", "a"], np.ones(2), "m")
 
 
-def test_comparing_different_items_is_refused():
-    with pytest.raises(BadInput, match="only scores of the same items can be paired"):
-        compare(score_set([1, 2, 3]), score_set([1, 2, 3, 4]))
+def test_seeds_that_cannot_be_one_set_are_refused():
+    with pytest.raises(BadInput, match="seed 3 was given twice"):
+        ScoreSet.stack([scores([1, 2])] * 2, [3, 3])
+    with pytest.raises(BadInput, match=r"seed 1: item 'item00001' has score nan \(2 such\)"):
+        ScoreSet.stack([scores([1, 2, 3]), scores([1, np.nan, np.inf])], [0, 1])
+    with pytest.raises(BadInput, match="seed 0 and seed 1 have different weights"):
+        ScoreSet.stack([scores([1, 2], weights=[1, 2]), scores([1, 2], weights=[1, 3])], [0, 1])
+    with pytest.raises(BadInput, match="no scored items"):
+        ScoreSet.stack([scores([])], [0])
 
 
-def test_mcnemar_is_the_textbook_exact_test():
-    for wins, losses in [(0, 0), (1, 7), (30, 12), (5, 5)]:
-        expected = textbook_mcnemar([[10, wins], [losses, 10]], exact=True).pvalue if wins + losses else 1.0
-        assert mcnemar(wins, losses) == pytest.approx(expected, abs=1e-10)
+def test_comparing_what_is_not_paired_is_refused():
+    one = score_set([1, 2, 3])
+    with pytest.raises(BadInput, match=r"the method lacks 1 \(item00003\); only scores of the same items"):
+        compare(one, score_set([1, 2, 3, 4]))
+    with pytest.raises(BadInput, match="the baseline and the method have different blocks"):
+        compare(score_set([1, 2, 3], blocks=["a", "a", "b"]), one)
+    with pytest.raises(BadInput, match="the baseline has seeds 0, the method 4"):
+        compare(replace(one, seeds=(4,)), one)
+    with pytest.raises(BadInput, match=r"margin is -0\.1; it must be above 0"):
+        compare(one, one, margin=-0.1)
+    with pytest.raises(BadInput, match="correction 'tukey' is not known; it can be holm, bh, none"):
+        compare(one, one, correction="tukey")
 
 
-def test_exact_permutation_agrees_with_scipy():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0.5, 1, 9), rng.normal(0, 1, 9)
-    expected = scipy_stats.permutation_test(
-        (x, y), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=10_000
-    ).pvalue
-    assert sign_flip((x - y)[:, None], rng)[0] == pytest.approx(expected, abs=1e-10)
-
-
-def test_monte_carlo_permutation_approaches_the_exact_one():
-    rng = np.random.default_rng(1)
-    d = rng.normal(0.4, 1, (16, 1))
-    exact = sign_flip(d, rng)[0]
-    padded = np.concatenate([d, np.zeros((4, 1))])
-    assert sign_flip(padded, rng, 40_000)[0] == pytest.approx(exact, abs=0.01)
-
-
-def test_corrections_are_the_textbook_ones():
-    p = np.array([0.01, 0.04, 0.03, 0.005])
-    assert adjust(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert adjust(p, "bh") == pytest.approx(scipy_stats.false_discovery_control(p), abs=1e-12)
+def test_seeds_are_paired_by_their_name_and_not_their_order():
+    rng = np.random.default_rng(20)
+    base = rng.normal(size=(3, 1)) + rng.normal(size=(3, 40))
+    shuffled = replace(score_set(base[[2, 0, 1]] + 1), seeds=(2, 0, 1))
+    assert compare(shuffled, score_set(base)).difference == pytest.approx(1)
+    assert compare(shuffled, score_set(base)).standard_error == pytest.approx(0, abs=1e-12)
 
 
 def test_one_level_interval_agrees_with_scipy_bca():
@@ -83,6 +74,30 @@ def test_one_level_interval_agrees_with_scipy_bca():
     assert ours.low == pytest.approx(theirs.low, abs=0.08 * standard_error)
     assert ours.high == pytest.approx(theirs.high, abs=0.08 * standard_error)
     assert ours.levels == "items"
+
+
+def test_counts_are_multinomial():
+    counts = np.concatenate(list(draw_counts(7, 4000, np.random.default_rng(0))))
+    assert (counts.sum(1) == 7).all()
+    assert counts.mean() == 1
+    assert counts.var() == pytest.approx(1 - 1 / 7, abs=0.03)
+
+
+def test_replicates_are_those_of_the_counts_in_double_precision():
+    rng = np.random.default_rng(10)
+    values, weights = 5 + rng.normal(size=(1, 300)), rng.integers(1, 9, size=300).astype(float)
+    drawn = bootstrap_means([units(values, weights, None)], 50, np.random.default_rng(1))[0]
+    counts = np.concatenate(list(draw_counts(300, 50, np.random.default_rng(1)))).astype(float)
+    expected = counts @ (values[0] * weights) / (counts @ weights)
+    spread = expected.std()
+    assert drawn == pytest.approx(expected, abs=1e-4 * spread)
+
+
+def test_one_number_has_no_interval():
+    found = interval(score_set([3.0]))
+    assert (found.value, found.low, found.high) == (3, -np.inf, np.inf)
+    compared = compare(score_set([3.0]), score_set([1.0]), margin=1)
+    assert (compared.p, compared.verdict, compared.detectable) == (1, "inconclusive", np.inf)
 
 
 def test_variance_without_bias_under_the_crossed_model():
@@ -137,6 +152,58 @@ def test_verdicts():
     assert found["wide"].detectable > found["same"].detectable
 
 
+def test_a_sure_difference_within_the_margin_is_equivalent():
+    rng = np.random.default_rng(11)
+    base = rng.normal(size=(3, 500))
+    a, b = score_set(base + 0.01 + 0.001 * rng.normal(size=(3, 500))), score_set(base)
+    assert compare(a, b).verdict == "worse"
+    within = compare(a, b, margin=0.05)
+    assert within.verdict == "equivalent"
+    assert max(within.p, within.equivalence_p) < 1e-3
+    assert compare(a, b, margin=0.005).verdict == "worse"
+
+
+def test_a_difference_between_seeds_far_beyond_its_error_is_found():
+    """Flips of the items alone end at p = 1e-4; the seeds' share of the error must not turn that into no p at all."""
+    rng = np.random.default_rng(12)
+    base = rng.normal(size=(10, 2000))
+    shift = 1 + 0.3 * rng.normal(size=(10, 1))
+    found = compare(score_set(base + shift + 0.01 * rng.normal(size=(10, 2000))), score_set(base))
+    assert found.difference > 9 * found.standard_error
+    assert found.p < 1e-3
+
+
+def test_a_table_is_corrected_as_asked():
+    rng = np.random.default_rng(13)
+    base = rng.normal(size=100)
+    methods = {f"m{k}": score_set(base + 0.02 * k + 0.2 * rng.normal(size=100)) for k in range(6)}
+    p = {how: compare_all(methods, score_set(base), correction=how) for how in ("holm", "bh", "none")}
+    for name in methods:
+        holm, bh, none = (p[how][name].adjusted_p for how in ("holm", "bh", "none"))
+        assert holm >= bh >= none == p["none"][name].p
+    raw = [one.p for one in p["bh"].values()]
+    expected = scipy_stats.false_discovery_control(raw)
+    assert [one.adjusted_p for one in p["bh"].values()] == pytest.approx(expected, abs=1e-10)
+    assert p["holm"]["m0"].detectable > p["none"]["m0"].detectable
+
+
+def test_interval_does_not_depend_on_what_it_is_computed_with():
+    rng = np.random.default_rng(14)
+    sets = {
+        "a": score_set(rng.normal(size=(2, 60))),
+        "b": score_set(rng.normal(size=(2, 60))),
+        "weighted": score_set(rng.normal(size=(2, 60)), weights=rng.integers(1, 5, size=60)),
+        "short": score_set(rng.normal(size=30), summary="exp_mean"),
+    }
+    together = intervals(sets)
+    assert list(together) == list(sets)
+    for name, one in sets.items():
+        alone = interval(one)
+        expected = (alone.value, alone.low, alone.high)
+        found = (together[name].value, together[name].low, together[name].high)
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_method_against_itself_is_no_difference():
     base = score_set(np.random.default_rng(6).normal(size=(3, 50)))
     same = compare(base, base, margin=0.01)
@@ -148,6 +215,7 @@ def test_binary_scores_of_one_seed_take_mcnemar_and_cohens_h():
     found = compare(score_set(a, higher_is_better=True), score_set(b, higher_is_better=True))
     assert found.test == "exact McNemar"
     assert found.p == pytest.approx(2 * 0.5**10)
+    assert found.effect == pytest.approx(2 * np.arcsin(0.75**0.5) - 2 * np.arcsin(0.5**0.5))
     assert found.effect_name == "Cohen's h"
     assert found.verdict == "better"
 
@@ -183,4 +251,13 @@ def test_methods_of_a_table_share_one_draw():
     rng = np.random.default_rng(9)
     a = units(rng.normal(size=(3, 40)), None, None)
     both = bootstrap_means([a, a], 200, np.random.default_rng(0))
-    assert (both[0] == both[1]).all()
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+
+
+def test_methods_seen_through_one_draw_are_not_independent():
+    """What is common to two methods cancels in their difference, resample by resample."""
+    rng = np.random.default_rng(15)
+    common = rng.normal(size=(3, 200))
+    a, b = (units(common + 0.01 * rng.normal(size=(3, 200)), None, None) for _ in range(2))
+    drawn = bootstrap_means([a, b], 500, np.random.default_rng(0))
+    assert (drawn[0] - drawn[1]).std() < 0.05 * drawn[0].std()

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 CHUNK = 5_000_000
-"""Counts drawn at once: bounds the memory, whatever the number of units."""
+"""Numbers held at once: bounds the memory, whatever the number of units and of methods."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ def units(values: np.ndarray, weights: np.ndarray | None, blocks: np.ndarray | N
     return Units(sums, np.bincount(blocks, weights, minlength=count))
 
 
-def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Multinomial counts of n units drawn n times with replacement: chunks of (rows, n) float32, resamples in all."""
-    most = max(1, CHUNK // n)
+def draw_counts(n: int, resamples: int, rng: np.random.Generator, most: int = CHUNK) -> Iterator[np.ndarray]:
+    """Multinomial counts of n units drawn n times with replacement: (rows, n) float32, resamples rows in all, in chunks
+    of at most `most` rows."""
+    most = max(1, min(most, CHUNK // n))
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
         counts = np.empty((rows, n), dtype=np.float32)
@@ -69,7 +70,7 @@ def bootstrap_means(sets: Sequence[Units], resamples: int, rng: np.random.Genera
     centred = np.concatenate([one.sums - one.estimate * one.weights for one in sets]).astype(np.float32)
     weights = sets[0].weights.astype(np.float32)
     deviations = []
-    for counts in draw_counts(n, resamples, rng):
+    for counts in draw_counts(n, resamples, rng, CHUNK // len(centred)):
         sums = (centred @ counts.T).reshape(len(sets), seeds, -1)
         picks = rng.integers(0, seeds, size=(len(counts), seeds))
         seed_counts = (picks[:, :, None] == np.arange(seeds)).sum(1).astype(np.float32)

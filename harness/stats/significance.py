@@ -9,11 +9,10 @@ import numpy as np
 from scipy import special, stats
 
 from harness.errors import BadInput
-from harness.stats.resample import Units, variance
+from harness.stats.resample import CHUNK, Units, variance
 
 EXACT_FLIPS = 16
 """Up to this many units all sign patterns are enumerated."""
-CHUNK = 5_000_000
 
 Correction = Literal["holm", "bh", "none"]
 """How p values of one table are adjusted: Holm (any error in the table), Benjamini-Hochberg (the share of false
@@ -42,7 +41,7 @@ def sign_flip(
     if n <= EXACT_FLIPS:
         patterns = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(np.float64)
         return (np.abs(totals - 2 * patterns @ differences) >= reach).mean(0)
-    hits, done, most = np.zeros(differences.shape[1]), 0, max(1, CHUNK // n)
+    hits, done, most = np.zeros(differences.shape[1]), 0, max(1, CHUNK // max(differences.shape))
     while done < flips:
         rows = min(most, flips - done)
         bits = np.frombuffer(rng.bytes(rows * (n // 8 + 1)), dtype=np.uint8).reshape(rows, -1)

@@ -74,7 +74,7 @@ def sentences(subject: Subject, pairs: int) -> list[tuple[str, str]]:
 
 
 class HFLM:
-    """lm-eval's own model, scoring slices of the requests in order of length, a batch a turn."""
+    """lm-eval's own model, scoring slices of the requests in order of length, one a turn."""
 
     def __init__(self, subject: Subject, requests: int, batch: int):
         from lm_eval.models import huggingface
@@ -87,23 +87,20 @@ class HFLM:
         from lm_eval.api.instance import Instance
 
         order = sorted(range(len(requests)), key=lambda i: len(requests[i][1]))
-        count = min(turns, max(1, self.requests // self.batch))
-        starts = np.linspace(0, max(0, len(order) - self.batch), count).astype(int)
-        self.slices = [
-            [(i, Instance("loglikelihood", {}, requests[i], i, ("blimp", i, 1))) for i in order[at : at + self.batch]]
-            for at in starts
-        ]
-        self.every = max(1, turns // count)
+        size = min(len(order), max(self.batch, self.requests // turns))
+        self.every = max(1, turns * size // self.requests)
+        starts = np.linspace(0, len(order) - size, -(-turns // self.every)).astype(int)
+        instances = [Instance("loglikelihood", {}, requests[i], i, ("blimp", i, 1)) for i in order]
+        self.slices = [instances[start : start + size] for start in starts]
         self.values: dict[int, float] = {}
         self.done = 0
 
     def turn(self, number: int, clock: Clock) -> None:
-        if number % self.every or not self.slices:
-            return
-        batch = self.slices.pop()
-        answers = clock.time(self.model.loglikelihood, [instance for _, instance in batch], True)
-        self.values.update((index, value) for (index, _), (value, _) in zip(batch, answers, strict=True))
-        self.done += len(batch)
+        if number % self.every == 0:
+            requests = self.slices.pop()
+            answers = clock.time(self.model.loglikelihood, requests, True)
+            self.values |= {request.idx: value for request, (value, _) in zip(requests, answers, strict=True)}
+            self.done += len(requests)
 
 
 def score(
