@@ -105,7 +105,7 @@ def solve_columns(
     solver.set_widths(group_size, block)
     with torch.no_grad():
         solver.solve(0, weight.shape[1])
-    return Rounding(solver.columns.T, solver.errors.T, torch.linalg.vector_norm(solver.errors, dim=0).square())
+    return Rounding(solver.columns.T, solver.errors.T, solver.loss)
 
 
 class _Solver:
@@ -124,6 +124,7 @@ class _Solver:
     ):
         self.columns = weight.T.clone(memory_format=torch.contiguous_format)
         self.errors = torch.empty_like(self.columns)
+        self.loss = weight.new_zeros(len(weight))
         self.terms = [(U, self.errors, -1)]
         self.keeps_latent = P is not None or R is not None
         self.original = self.columns.clone() if beta or self.keeps_latent else self.columns
@@ -172,6 +173,7 @@ class _Solver:
         # ten times more on a busy machine.
         with _threads(1):
             self.solve(a, b, depth + 1)
+            self.loss += self.errors[a:b].square().sum(0)
         if self.keeps_latent and self.carry is not None:
             self.latent[a:b] = self.carry(self.latent[a:b], self.columns[a:b], a)
             torch.sub(self.original[a:b], self.latent[a:b], out=self.drift[a:b])

@@ -82,17 +82,14 @@ def gptq(
     layer.log["proxy_loss"] = float(solved.loss.sum())
 
     values = solved.quantized[:, order.argsort()] if act_order and static else solved.quantized
-    # (G, m): codes are made in the layout that the columns were rounded in, one column after the other.
-    grid = Grid(*(torch.stack(tensors) for tensors in zip(*grids, strict=True)))
-    codes = grid.view(-1, 1, m).codes(values.T.reshape(-1, width, m)).view(n, m).T
-    permutation = order if act_order and not static else None
+    codes = torch.cat([grid.codes(part) for grid, part in zip(grids, values.T.split(width), strict=True)])
     return pack(
-        codes,
-        Grid(*(tensor.T for tensor in grid)),
+        codes.T.contiguous(),
+        Grid(*(torch.stack(tensors, 1) for tensors in zip(*grids, strict=True))),
         bits=bits,
         group_size=group_size,
         symmetric=symmetric,
-        permutation=permutation,
+        permutation=order if act_order and not static else None,
     )
 
 

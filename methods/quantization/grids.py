@@ -53,7 +53,7 @@ def fit(weight: Tensor, *, bits: int, symmetric: bool = False, clip: Clip = "min
     i < 80, with the least sum |rounded - weight|**2.4, as the code released with paper key frantar2022gptq does.
     """
     if clip == "minmax":
-        return _over(*weight.aminmax(dim=dim, keepdim=True), bits, symmetric)
+        return _over(weight.amin(dim, keepdim=True), weight.amax(dim, keepdim=True), bits, symmetric)
     groups = weight.movedim(dim, -1)
     rows = groups.reshape(-1, groups.shape[-1])
     found = [_search(part, bits, symmetric) for part in rows.split(max(1, CHUNK // rows.shape[1]))]
@@ -76,7 +76,7 @@ def _over(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> Grid:
 
 def _search(rows: Tensor, bits: int, symmetric: bool) -> Grid:
     """The grid of each row (rows, 1) over the shrunken range with the least error."""
-    low, high = rows.aminmax(dim=-1, keepdim=True)
+    low, high = rows.amin(-1, keepdim=True), rows.amax(-1, keepdim=True)
     best = _over(low, high, bits, symmetric)
     least = torch.full_like(low, torch.inf)
     for i in range(SHRINKS):
