@@ -102,6 +102,11 @@ def test_commands_in_the_documents_are_ones_there_are(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_no_block_of_the_documents_is_left_empty(document: str) -> None:
+    assert all(len(block.split()) > 3 for block in blocks(document, r"\w+"))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_paths_in_the_documents_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     paths = re.findall(r"`((?:harness|methods|suites|tests|docs|results)/[\w./-]+)`", text)
