@@ -85,8 +85,7 @@ def one_level(options: argparse.Namespace) -> None:
     print(f"ratio {total / statistics.median(ours):.1f}")
     print(
         f"limits differ by {np.std(apart):.3f} standard errors of the mean (root mean square; at most "
-        f"{np.abs(apart).max():.3f}); two draws of {options.resamples} resamples differ by "
-        f"{monte_carlo(options.resamples):.3f}"
+        f"{np.abs(apart).max():.3f}); two draws of as many resamples by {monte_carlo(options.resamples):.3f}"
     )
 
 
