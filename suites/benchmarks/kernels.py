@@ -1,0 +1,222 @@
+"""CPU products with packed weights beside their peers and beside the memory bandwidth of the same run.
+
+    python -m suites.benchmarks.kernels [--shapes 4096x4096 11008x4096] [--threads 1 2] [--batch 1] [--rounds 7]
+
+Every contender multiplies the same activations with its own copies of a weight, enough of them that none is still in a
+cache when its turn comes again. A round runs all contenders one after the other, so that a slow minute of the machine
+falls on all; ratios are taken inside a round, and their median is shown with the smallest and the largest. "of limit"
+is the time that reading the stored bytes takes at the best bandwidth of several readers in that round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import harness_kernels
+import numpy as np
+import torch
+from harness_kernels import _native
+from torch import Tensor
+
+GROUP = 128
+READERS = list(itertools.product((1, 2, 4, 8), (0, 1024, 4096)))
+
+Call = Callable[[Tensor, Any], Any]
+
+
+@dataclass
+class Contender:
+    name: str
+    copies: list[Any]
+    stored_bytes: int
+    call: Call
+    turn: int = 0
+
+    def time(self, x: Tensor, calls: int) -> float:
+        """Seconds of one product, each on the next copy of the weight."""
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.call(x, self.copies[self.turn % len(self.copies)])
+            self.turn += 1
+        return (time.perf_counter() - start) / calls
+
+
+def ours(m: int, n: int, cache: int) -> list[Contender]:
+    found = []
+    for bits in (4, 2, 3, 8):
+        groups = n // GROUP
+
+        def weight(bits: int = bits, groups: int = groups) -> tuple[Tensor, ...]:
+            zeros = torch.randint(0, 256, (m * groups * bits // 8,), dtype=torch.uint8)
+            return torch.randint(0, 256, (m, n * bits // 8), dtype=torch.uint8), torch.rand(m, groups).half(), zeros
+
+        for activations in ("int8", "float"):
+
+            def call(x: Tensor, w: Any, bits: int = bits, activations: Any = activations) -> Tensor:
+                return harness_kernels.uniform(x, *w, bits=bits, group_size=GROUP, activations=activations)
+
+            found.append(_contender(f"ours {bits}-bit, {activations}", weight, call, cache))
+
+    def ternary() -> tuple[Tensor, ...]:
+        return harness_kernels.pack_base3(torch.randint(-1, 2, (m, n))), torch.rand(m, 1).half()
+
+    for activations in ("int8", "float"):
+
+        def call3(x: Tensor, w: Any, activations: Any = activations) -> Tensor:
+            return harness_kernels.base3(x, *w, activations=activations)
+
+        found.append(_contender(f"ours base 3, {activations}", ternary, call3, cache))
+    return found
+
+
+def peers(m: int, n: int, cache: int) -> list[Contender]:
+    def dense(dtype: torch.dtype) -> Callable[[], Tensor]:
+        return lambda: torch.randn(m, n).to(dtype)
+
+    def int4() -> tuple[Tensor, Tensor]:
+        codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.randint(0, 16, (m, n), dtype=torch.int32), 1)
+        return codes, torch.rand(n // GROUP, m, 2).bfloat16()
+
+    def int8() -> tuple[Tensor, Tensor]:
+        return torch.randint(-128, 128, (m, n), dtype=torch.int8), torch.rand(m).bfloat16()
+
+    def int4_call(x: Tensor, w: Any) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), w[0], GROUP, w[1])
+
+    def int8_call(x: Tensor, w: Any) -> Tensor:
+        return torch.ops.aten._weight_int8pack_mm(x.bfloat16(), *w)
+
+    found = [
+        _contender("torch fp32", dense(torch.float32), torch.nn.functional.linear, cache),
+        _contender(
+            "torch bf16", dense(torch.bfloat16), lambda x, w: torch.nn.functional.linear(x.bfloat16(), w), cache
+        ),
+        _contender("torch int4", int4, int4_call, cache),
+        _contender("torch int8", int8, int8_call, cache),
+    ]
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return found
+    for bits, level in ((4, 4), (4, 1), (2, 4)):
+        found.append(
+            _contender(
+                f"onnxruntime {bits}-bit, level {level}",
+                lambda bits=bits, level=level: _session(m, n, bits, level),  # type: ignore[misc]
+                lambda x, s: s.run(None, {"x": x.numpy()}),
+                cache,
+                size=m * n * bits // 8 + m * n // GROUP * 4,
+            )
+        )
+    return found
+
+
+def _session(m: int, n: int, bits: int, level: int) -> Any:
+    """One MatMulNBits node with its own weight, on as many threads as torch uses."""
+    import onnx
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (m, n // GROUP, GROUP * bits // 8), dtype=np.uint8)
+    scales = rng.random(m * (n // GROUP), dtype=np.float32)
+    names = {"K": n, "N": m, "bits": bits, "block_size": GROUP, "accuracy_level": level}
+    node = helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **names)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [value("x", onnx.TensorProto.FLOAT, ["rows", n])],
+        [value("y", onnx.TensorProto.FLOAT, ["rows", m])],
+        [numpy_helper.from_array(codes, "codes"), numpy_helper.from_array(scales, "scales")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _contender(name: str, make: Callable[[], Any], call: Call, cache: int, size: int | None = None) -> Contender:
+    first = make()
+    if size is None:
+        size = sum(t.nbytes for t in (first if isinstance(first, tuple) else (first,)))
+    count = max(2, -(-cache // size))
+    rest = [make() if size > 1 << 25 else _clone(first, make) for _ in range(count - 1)]
+    return Contender(name, [first, *rest], size, call)
+
+
+def _clone(first: Any, make: Callable[[], Any]) -> Any:
+    if isinstance(first, tuple):
+        return tuple(t.clone() for t in first)
+    return first.clone() if isinstance(first, Tensor) else make()
+
+
+def bandwidth(buffer: Tensor) -> float:
+    """Bytes per second, the best of several readers."""
+    best = 0.0
+    for streams, ahead in READERS:
+        start = time.perf_counter()
+        _native.read(buffer, streams, ahead)
+        best = max(best, buffer.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, only: str) -> None:
+    torch.set_num_threads(threads)
+    harness_kernels.set_threads(threads)
+    x = torch.randn(batch, n)
+    buffer = torch.randint(0, 256, (cache,), dtype=torch.uint8)
+    contenders = [
+        c for c in (*ours(m, n, cache), *peers(m, n, cache)) if not only or any(w in c.name for w in only.split(";"))
+    ]
+    seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
+    limits = []
+    for number in range(rounds + 1):
+        speed = bandwidth(buffer)
+        for contender in contenders if number % 2 else reversed(contenders):
+            taken = contender.time(x, max(2, min(20, int(0.02 * speed / contender.stored_bytes))))
+            if number:
+                seconds[contender.name].append(taken)
+        if number:
+            limits.append(max(speed, bandwidth(buffer)))
+    print(f"\n{m}x{n}, {batch} rows, {threads} threads, {harness_kernels.isa()}: reads {max(limits) / 1e9:.1f} GB/s")
+    print(f"{'':32} {'us':>9} {'x fp32':>20} {'of limit':>22}")
+    for c in contenders:
+        times = seconds[c.name]
+        base = seconds.get("torch fp32", times)
+        ratios = [b / t for b, t in zip(base, times, strict=True)]
+        limit = [100 * c.stored_bytes / speed / t for speed, t in zip(limits, times, strict=True)]
+        print(f"{c.name:32} {1e6 * statistics.median(times):9.0f} {_range(ratios, 2):>20} {_range(limit, 0):>20} %")
+
+
+def _range(values: list[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shapes", nargs="+", default=["4096x4096", "11008x4096"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cache", type=int, default=256, help="MiB that the copies of a weight fill together")
+    parser.add_argument("--only", default="", help="run contenders whose name has one of these words; separated by ;")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    for shape, threads in itertools.product(options.shapes, options.threads):
+        m, n = map(int, shape.split("x"))
+        with torch.no_grad():
+            measure(m, n, options.batch, threads, options.rounds, options.cache << 20, options.only)
+
+
+if __name__ == "__main__":
+    main()
