@@ -52,24 +52,29 @@ class Scope:
         chosen = suite.seeds if seeds is None else tuple(range(seeds))
         return cls(suite, suite.problems(model), suite_points(suite), chosen, limit)
 
+    def places(self) -> dict[str, tuple[int, int, int]]:
+        """Where a record belongs, by the cell it fills: (problem, method point, seed)."""
+        suite = self.suite
+        return {
+            Trial(suite.name, suite.track, point, problem.spec, {}, seed, (), self.limit).cell: (at, row, seed)
+            for at, problem in enumerate(self.problems)
+            for row, point in enumerate(self.points)
+            for seed in self.seeds
+        }
+
 
 def tabulate(scope: Scope, ledger: Ledger) -> list[Table]:
     """The tables of a suite, from the newest record of each of its cells."""
-    found = _collect(scope, ledger)
+    found = collect(scope, ledger)
     return [
         _Builder(scope, at, [found.get((at, row), {}) for row in range(len(scope.points))], ledger).table()
         for at in range(len(scope.problems))
     ]
 
 
-def _collect(scope: Scope, ledger: Ledger) -> dict[tuple[int, int], dict[int, Record]]:
-    """Records by (problem, method point), then by seed."""
-    places = {
-        Trial(scope.suite.name, scope.suite.track, point, problem.spec, {}, seed, (), scope.limit).cell: (at, row, seed)
-        for at, problem in enumerate(scope.problems)
-        for row, point in enumerate(scope.points)
-        for seed in scope.seeds
-    }
+def collect(scope: Scope, ledger: Ledger) -> dict[tuple[int, int], dict[int, Record]]:
+    """Records by (problem, method point), then by seed: the newest of every cell."""
+    places = scope.places()
     found: dict[tuple[int, int], dict[int, Record]] = {}
     for record in ledger.records(suite=scope.suite.name):
         if record.cell in places:
