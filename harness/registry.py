@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import BadInput, nearest
 from harness.params import Expression, Param, signature_params
@@ -30,12 +30,19 @@ HOME_PACKAGES = ("methods", "harness.metrics")
 ENTRY_POINT_GROUP = "harness.methods"
 
 
+Role = Literal["method", "control", "reference"]
+"""What a row of a table is there for: a method to be compared, a null control (as much chosen at random), or the
+reference that others are measured from (the model as it was)."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A paper's statement as a testable hypothesis.
 
-    `metric` of the method is better than that of `than` by at least `margin` in `suite`, one-sided; `params` restricts
-    the rows it is tested on (shared parameters are matched). `paper` quotes the paper's own figure and setting.
+    `metric` of the method is better than that of `than` by at least `margin` (in the metric's unit) in `suite`,
+    one-sided. `metric` and `than` are expressions: a metric or row fits if it has the parameters they name. `params`
+    restricts the method's rows likewise; each is tested against the row of `than` with the same values of the
+    parameters both have. `paper` quotes the paper's own figure and setting.
     """
 
     metric: str
@@ -58,6 +65,7 @@ class Entry:
     claims: tuple[Claim, ...]
     params: dict[str, Param]
     input_type: str
+    role: Role = "method"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -88,7 +96,9 @@ _entries: dict[tuple[str, str], Entry] = {}
 _discovered = False
 
 
-def _register(kind: str, function: Callable, track: str, paper: str | None, claims: Iterable[Claim]) -> Entry:
+def _register(
+    kind: str, function: Callable, track: str, paper: str | None, claims: Iterable[Claim], role: Role = "method"
+) -> Entry:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
     positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
@@ -98,7 +108,7 @@ def _register(kind: str, function: Callable, track: str, paper: str | None, clai
         raise TypeError(f"{kind} {name} has no docstring")
     input_type = getattr(hints.get(positional[0].name), "__name__", "")
     params = signature_params(function, name)
-    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type)
+    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role)
     other = _entries.get((kind, name))
     if other and other.module != entry.module:
         raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
@@ -106,13 +116,15 @@ def _register(kind: str, function: Callable, track: str, paper: str | None, clai
     return entry
 
 
-def method(*, track: str, paper: str | None = None, claims: Iterable[Claim] = ()) -> Callable[[Callable], Callable]:
+def method(
+    *, track: str, paper: str | None = None, claims: Iterable[Claim] = (), role: Role = "method"
+) -> Callable[[Callable], Callable]:
     """Register a reference implementation for one track. `paper` is a key of the package's references.bib."""
     if track not in TRACKS:
         raise TypeError(f"unknown track {track!r}; {nearest(track, TRACKS)}")
 
     def decorate(function: Callable) -> Callable:
-        _register("method", function, track, paper, claims)
+        _register("method", function, track, paper, claims, role)
         return function
 
     return decorate
@@ -196,7 +208,7 @@ def _code_version(module: str, package: str) -> str:
         seen.add(name)
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))
         queue += sorted(_imports(tree, package))
-        digest.update(ast.dump(_without_docstrings(tree)).encode())
+        digest.update(ast.dump(_without_words(tree)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -210,12 +222,16 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
     return {name for name in names if name.startswith(package)}
 
 
+_SAID = ("claims", "role")
+"""Arguments of `@method` that a result does not depend on."""
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
-    """Docstrings and comments may change without making a method another one."""
+def _without_words(tree: ast.AST) -> ast.AST:
+    """Docstrings, comments and what is said of a method may change without making it another one."""
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "method":
+            node.keywords = [pair for pair in node.keywords if pair.arg not in _SAID]
     return tree

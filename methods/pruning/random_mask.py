@@ -8,7 +8,7 @@ from harness import Fraction, LayerProblem, PackedWeight, method
 from methods.pruning.masks import Pattern, prune
 
 
-@method(track="compress")
+@method(track="compress", role="control")
 def random_mask(layer: LayerProblem, *, sparsity: Fraction = 0.5, pattern: Pattern = "unstructured") -> PackedWeight:
     """Weights chosen at random become zero: the null control of pruning.
 
