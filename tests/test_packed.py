@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packed_samples import bitmap, compressed_rows, every_kind, generator, matrix, quantized, two_of_four
 from torch import Tensor
 
-from harness.errors import BadInput
+from harness import BadInput, Solution
 from harness.packed import (
     Dense,
     LowRank,
@@ -25,8 +25,10 @@ from harness.packed import (
     Uniform,
     base,
     kinds,
+    load,
     packed,
     part,
+    save,
     stored_scale,
     unpack,
 )
@@ -72,6 +74,34 @@ def test_dequantized_is_a_copy(kind):
     before = weight.dequantize()
     weight.dequantize().zero_()
     assert torch.equal(weight.dequantize(), before)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_outputs_do_not_depend_on_how_the_factors_lay_in_memory(tmp_path, two_threads, dtype):
+    """What a decomposition returns is often transposed, what a file gives back begins anywhere."""
+    gen = generator()
+    for m, n, rank in ((24, 128, 11), (128, 128, 38), (128, 256, 51), (640, 256, 100)):
+        factors = matrix(gen, rank, m).to(dtype).T, matrix(gen, n, rank).to(dtype).T
+        shifted = matrix(gen, 1, m * n + 1).to(dtype)[0, 1:].view(m, n)
+        weights = {
+            "lowrank": LowRank(*factors),
+            "dense": Dense(matrix(gen, n, m).to(dtype).T),
+            "part": Dense(shifted),
+        }
+        save(tmp_path / "transposed.safetensors", Solution(weights))
+        for name, loaded in load(tmp_path / "transposed.safetensors").packed.items():
+            assert all(tensor.is_contiguous() for tensor in weights[name].tensors().values())
+            for rows in (1, 5, 64):
+                x = matrix(gen, rows, n)
+                assert torch.equal(weights[name].matmul(x), loaded.matmul(x))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -4,11 +4,15 @@ A packed weight is a frozen dataclass. Its tensor fields ARE the stored format (
 other fields a few numbers and words that describe it. Size is the bytes of the tensors, so it is measured and never
 declared. A new format is such a dataclass with a `shape` and a `dequantize`, registered by `@packed("name")`, here or
 in any package that the harness discovers.
+
+Stored tensors are contiguous and aligned. BLAS adds up in another order where a factor is transposed or begins at an
+odd address, and the outputs of a weight must not depend on whether it was saved and loaded.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +24,8 @@ from harness.errors import BadInput, nearest
 
 Kind = TypeVar("Kind", bound="type[PackedWeight]")
 _kinds: dict[str, type[PackedWeight]] = {}
+ALIGNMENT = 64
+"""Bytes: what torch's own allocations are multiples of. Tensors inside a file need not be."""
 
 
 def part(role: str, *, optional: bool = False) -> Any:
@@ -129,6 +135,7 @@ def packed(kind: str) -> Callable[[Kind], Kind]:
         if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"packed weight {kind!r} is registered twice: in {other.__module__} and {cls.__module__}")
         cls.kind = kind
+        _lay_out_after(cls)
         _kinds[kind] = cls
         return cls
 
@@ -157,6 +164,20 @@ def narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if not bool(stored.isfinite().all()):
         raise ValueError(f"{name} holds numbers that are not finite in {dtype}")
     return stored
+
+
+def _lay_out_after(cls: type[PackedWeight]) -> None:
+    """Make the stored tensors of every new weight of this class contiguous and aligned."""
+    initialise = cls.__init__
+
+    @functools.wraps(initialise)
+    def initialise_and_lay_out(self: PackedWeight, *args: Any, **values: Any) -> None:
+        initialise(self, *args, **values)
+        for name, _, value in self._stored():
+            if isinstance(value, Tensor) and (not value.is_contiguous() or value.data_ptr() % ALIGNMENT):
+                object.__setattr__(self, name, value.clone(memory_format=torch.contiguous_format))
+
+    cls.__init__ = initialise_and_lay_out  # type: ignore[method-assign]
 
 
 def _fields(weight: PackedWeight | type[PackedWeight]) -> tuple[dataclasses.Field, ...]:
