@@ -168,7 +168,7 @@ def narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
 
 def _lay_out_after(cls: type[PackedWeight]) -> None:
     """Make the stored tensors of every new weight of this class contiguous and aligned."""
-    initialise = cls.__init__
+    initialise: Any = cls.__init__
 
     @functools.wraps(initialise)
     def initialise_and_lay_out(self: PackedWeight, *args: Any, **values: Any) -> None:
@@ -177,7 +177,7 @@ def _lay_out_after(cls: type[PackedWeight]) -> None:
             if isinstance(value, Tensor) and (not value.is_contiguous() or value.data_ptr() % ALIGNMENT):
                 object.__setattr__(self, name, value.clone(memory_format=torch.contiguous_format))
 
-    cls.__init__ = initialise_and_lay_out  # type: ignore[method-assign]
+    cls.__init__ = initialise_and_lay_out  # type: ignore[assignment, method-assign]
 
 
 def _fields(weight: PackedWeight | type[PackedWeight]) -> tuple[dataclasses.Field, ...]:
