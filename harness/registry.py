@@ -15,7 +15,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -66,6 +66,7 @@ class Entry:
     params: dict[str, Param]
     input_type: str
     role: Role = "method"
+    tune: dict[str, Sequence[Any]] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -97,7 +98,13 @@ _discovered = False
 
 
 def _register(
-    kind: str, function: Callable, track: str, paper: str | None, claims: Iterable[Claim], role: Role = "method"
+    kind: str,
+    function: Callable,
+    track: str,
+    paper: str | None,
+    claims: Iterable[Claim],
+    role: Role = "method",
+    tune: Mapping[str, Sequence[Any]] | None = None,
 ) -> Entry:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
@@ -108,7 +115,12 @@ def _register(
         raise TypeError(f"{kind} {name} has no docstring")
     input_type = getattr(hints.get(positional[0].name), "__name__", "")
     params = signature_params(function, name)
-    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role)
+    for parameter, values in (tune or {}).items():
+        if parameter not in params:
+            raise TypeError(f"{kind} {name} declares a space for {parameter!r}, which is no parameter of it")
+        for value in values:
+            params[parameter].check(value, name)
+    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role, dict(tune or {}))
     other = _entries.get((kind, name))
     if other and other.module != entry.module:
         raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
@@ -117,14 +129,20 @@ def _register(
 
 
 def method(
-    *, track: str, paper: str | None = None, claims: Iterable[Claim] = (), role: Role = "method"
+    *,
+    track: str,
+    paper: str | None = None,
+    claims: Iterable[Claim] = (),
+    role: Role = "method",
+    tune: Mapping[str, Sequence[Any]] | None = None,
 ) -> Callable[[Callable], Callable]:
-    """Register a reference implementation for one track. `paper` is a key of the package's references.bib."""
+    """Register a reference implementation for one track. `paper` is a key of the package's references.bib; `tune` maps
+    parameters to the values that tuning tries, beside the learning rate and weight decay, which all methods share."""
     if track not in TRACKS:
         raise TypeError(f"unknown track {track!r}; {nearest(track, TRACKS)}")
 
     def decorate(function: Callable) -> Callable:
-        _register("method", function, track, paper, claims, role)
+        _register("method", function, track, paper, claims, role, tune or {})
         return function
 
     return decorate
@@ -208,7 +226,7 @@ def _code_version(module: str, package: str) -> str:
         seen.add(name)
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))
         queue += sorted(_imports(tree, package))
-        digest.update(ast.dump(_without_words(tree)).encode())
+        digest.update(ast.dump(without_words(tree)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -227,7 +245,7 @@ _SAID = ("claims", "role")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _without_words(tree: ast.AST) -> ast.AST:
+def without_words(tree: ast.AST) -> ast.AST:
     """Docstrings, comments and what is said of a method may change without making it another one."""
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -21,11 +21,12 @@ def pair_with_baseline(rows: Sequence[Row], baseline: Expression | None) -> list
     if baseline is None:
         return [None] * len(rows)
     fixed = baseline.values
-    known = [at for at, row in enumerate(rows) if _matches(row, baseline)]
+    known = [at for at, row in enumerate(rows) if matches(row, baseline)]
     return [None if at in known else _partner(rows, at, known, fixed) for at in range(len(rows))]
 
 
-def _matches(row: Row, baseline: Expression) -> bool:
+def matches(row: Row, baseline: Expression) -> bool:
+    """Whether a row is of the method that an expression names, with one of the values it gives each parameter."""
     method, params = row
     if method != baseline.name.replace("-", "_"):
         return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from harness import registry
 from harness.registry import Entry
 
 FILE = "references.bib"
@@ -32,3 +34,12 @@ def find(text: str, key: str) -> str | None:
         if depth == 0 and text[at] == "}":
             return text[start.start() : at + 1]
     return None
+
+
+def references(methods: Iterable[str], metrics: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(BibTeX entries of the papers of methods and metrics, each once; names of the methods that have none)."""
+    entries = [registry.get(name) for name in dict.fromkeys(methods)]
+    entries += [registry.get(name, "metric") for name in dict.fromkeys(metrics)]
+    found = [(entry, bibtex(entry)) for entry in entries]
+    without = [entry.name for entry, text in found if text is None and entry.kind == "method"]
+    return list(dict.fromkeys(text for _, text in found if text)), without

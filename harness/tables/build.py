@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
 from harness import registry
 from harness.engine.ledger import Ledger
-from harness.engine.pairing import pair_with_baseline
-from harness.engine.plan import Point, Trial, suite_points
-from harness.engine.record import OK, Record
-from harness.engine.suite import Problem, Suite
+from harness.engine.pairing import matches, pair_with_baseline
+from harness.engine.plan import Point
+from harness.engine.record import OK
 from harness.errors import BadInput
-from harness.params import bind, format_call, parse_expression
+from harness.params import parse_expression
 from harness.stats import Comparison, ScoreSet
+from harness.tables.citation import Citation, Tally, table_id
+from harness.tables.control import NullControl, null_control
+from harness.tables.hardware import depends_on_machine, require_one_machine
 from harness.tables.model import (
     BITS,
     FAILED,
@@ -30,37 +31,24 @@ from harness.tables.model import (
     Table,
     Value,
 )  # fmt: skip
-from harness.tables.statistics import Compared, evaluate
+from harness.tables.ranking import groups, mark
+from harness.tables.scope import (
+    Scope,
+    Taken,
+    collect,
+    machines,
+    metric_labels,
+    read_scores,
+    row_labels,
+    short_names,
+    stack,
+    succeeded,
+)
+from harness.tables.statistics import ALPHA, CONFIDENCE, RESAMPLES, Compared, evaluate
 
+__all__ = ["Scope", "collect", "metric_labels", "short_names", "tabulate"]
 MEGA = 1e6
-Taken = Mapping[int, Record]
-"""Records of one row by seed."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Which trials of a suite a table is of. Only names are looked up: neither data nor model need be at hand."""
-
-    suite: Suite
-    problems: Sequence[Problem]
-    points: Sequence[Point]
-    seeds: Sequence[int]
-    limit: int | None = None
-
-    @classmethod
-    def of(cls, suite: Suite, *, seeds: int | None = None, limit: int | None = None, model: str | None = None) -> Scope:
-        chosen = suite.seeds if seeds is None else tuple(range(seeds))
-        return cls(suite, suite.problems(model), suite_points(suite), chosen, limit)
-
-    def places(self) -> dict[str, tuple[int, int, int]]:
-        """Where a record belongs, by the cell it fills: (problem, method point, seed)."""
-        suite = self.suite
-        return {
-            Trial(suite.name, suite.track, point, problem.spec, {}, seed, (), self.limit).cell: (at, row, seed)
-            for at, problem in enumerate(self.problems)
-            for row, point in enumerate(self.points)
-            for seed in self.seeds
-        }
+_CORRECTIONS = {"holm": "Holm's correction", "bh": "Benjamini and Hochberg's correction", "none": "no correction"}
 
 
 def tabulate(scope: Scope, ledger: Ledger) -> list[Table]:
@@ -72,57 +60,13 @@ def tabulate(scope: Scope, ledger: Ledger) -> list[Table]:
     ]
 
 
-def collect(scope: Scope, ledger: Ledger) -> dict[tuple[int, int], dict[int, Record]]:
-    """Records by (problem, method point), then by seed: the newest of every cell."""
-    places = scope.places()
-    found: dict[tuple[int, int], dict[int, Record]] = {}
-    for record in ledger.records(suite=scope.suite.name):
-        if record.cell in places:
-            at, row, seed = places[record.cell]
-            found.setdefault((at, row), {})[seed] = record
-    return found
-
-
-def metric_labels(problem: Problem) -> list[str]:
-    """The labels under which records keep the problem's metrics, in the suite's order."""
-    labels = []
-    for expression in problem.metrics:
-        entry = registry.resolve(expression, "metric")
-        labels += [format_call(entry.name, given) for given in bind(expression, entry.params, entry.name)]
-    return list(dict.fromkeys(labels))
-
-
-def short_names(labels: Sequence[str]) -> dict[str, str]:
-    """Each label with no more parameters than tell it from the others of its metric.
-
-    >>> short_names(["ppl(data=a, context=9)", "ppl(data=b, context=9)", "top1"])
-    {'ppl(data=a, context=9)': 'ppl(a)', 'ppl(data=b, context=9)': 'ppl(b)', 'top1': 'top1'}
-    """
-    calls = {label: parse_expression(label) for label in labels}
-    short = {}
-    for label, call in calls.items():
-        others = [other.values for key, other in calls.items() if other.name == call.name and key != label]
-        telling = [key for key, value in call.values.items() if all(one.get(key) != value for one in others)]
-        if not others or not telling:
-            short[label] = label if others else call.name
-        else:
-            short[label] = f"{call.name}({call.values[telling[0]]})"
-    return short
-
-
-def row_labels(points: Sequence[Point]) -> list[str]:
-    """Each method with its parameters that vary in this table or are not the default."""
-    labels = []
-    for point in points:
-        siblings = [other.params for other in points if other.method == point.method]
-        params = registry.get(point.method).params
-        shown = {
-            name: value
-            for name, value in point.params.items()
-            if value != params[name].default or any(other[name] != value for other in siblings)
-        }
-        labels.append(format_call(point.method, shown))
-    return labels
+def settings(scope: Scope) -> dict[str, Any]:
+    """What the statistics of a table were told: part of its id."""
+    suite = scope.suite
+    return {
+        "confidence": CONFIDENCE, "resamples": RESAMPLES, "alpha": ALPHA, "correction": scope.correction,
+        "baseline": str(suite.baseline), "margins": suite.margins,
+    }  # fmt: skip
 
 
 class _Builder:
@@ -131,14 +75,24 @@ class _Builder:
     def __init__(self, scope: Scope, at: int, taken: Sequence[Taken], ledger: Ledger):
         self.scope, self.problem, self.taken, self.ledger = scope, scope.problems[at], taken, ledger
         self.at = at
-        self.ok = [{seed: one for seed, one in row.items() if one.status == OK} for row in taken]
-        self.partners = pair_with_baseline([(p.method, p.params) for p in scope.points], scope.suite.baseline)
+        self.ok = [succeeded(row) for row in taken]
+        rows = [(point.method, point.params) for point in scope.points]
+        self.partners = pair_with_baseline(rows, scope.suite.baseline)
+        baseline = scope.suite.baseline
+        self.baselines = [at for at, row in enumerate(rows) if baseline is not None and matches(row, baseline)]
+        self.roles = [registry.get(point.method).role for point in scope.points]
+        self.tally = Tally()
         self.notes: list[str] = []
+        self.protocol: list[str] = []
         self.row_notes: list[list[str]] = [[] for _ in scope.points]
         self.columns = [Column(METHOD, "method", text=True)]
-        self.values: list[dict[str, Value]] = [{METHOD: label} for label in row_labels(scope.points)]
+        self.labels = row_labels(scope.points)
+        self.values: list[dict[str, Value]] = [{METHOD: label} for label in self.labels]
 
     def table(self) -> Table:
+        for row in self.taken:
+            for record in row.values():
+                self.tally.record(record)
         labels = metric_labels(self.problem)
         self._size()
         self._explain(labels)
@@ -149,11 +103,21 @@ class _Builder:
         self._counts()
         general = len(self.notes)
         rows = [
-            Row(point.method, dict(point.params), values, self._numbers(notes))
-            for point, values, notes in zip(self.scope.points, self.values, self.row_notes, strict=True)
+            Row(point.method, dict(point.params), values, self._numbers(notes), role)
+            for point, values, notes, role in zip(
+                self.scope.points, self.values, self.row_notes, self.roles, strict=True
+            )
         ]
         suite = self.scope.suite
-        return Table(suite.name, self._title(), dict(self.problem.spec), self.columns, rows, self.notes, general)
+        return Table(
+            suite.name, self._title(), dict(self.problem.spec), self.columns, rows, self.notes, general,
+            self.protocol, self._citation(), suite.title,
+        )  # fmt: skip
+
+    def _citation(self) -> Citation:
+        records = self.tally.digest()
+        identity = table_id(self.scope.suite.name, self.at + 1, records, settings(self.scope))
+        return Citation(identity, self.scope.command)
 
     def _title(self) -> str:
         spec = self.problem.spec
@@ -185,43 +149,118 @@ class _Builder:
             self._column(column, [_mean(row, unit) for row in figures])
 
     def _explain(self, labels: Sequence[str]) -> None:
+        if not any(self.ok):
+            ended = sum(map(len, self.taken))
+            self.notes.append(f"No trial has succeeded: {ended} failed." if ended else "No trial has been run yet.")
+            return
         seeds = len(self.scope.seeds)
         over = f"over items and {seeds} seeds" if seeds > 1 else "over items; one seed, so not over seeds"
         self.notes.append(f"Intervals are 95% bootstrap intervals {over}.")
+        correction = _CORRECTIONS[self.scope.correction]
         if any(partner is not None for partner in self.partners):
             self.notes.append(
                 f"Δ: paired difference (same items, same seeds) to the row of {self.scope.suite.baseline} that has the "
                 "same values of the parameters both have; Δ ln: of the metric's natural logarithm. Verdicts hold after "
-                "Holm's correction over the rows with that baseline."
+                f"{correction} over the rows with that baseline."
             )
+        self.notes.append(self._explain_marks(correction))
+
+    def _explain_marks(self, correction: str) -> str:
+        among = " of the rows with the same baseline row, or of those with none" if any(self.baselines) else ""
+        text = (
+            f"In bold (or *): the best{among}; †: not significantly different from it (paired test, {correction}, "
+            "5% level)."
+        )
+        for role, what in (("reference", "a reference and not ranked"), ("control", "a null control")):
+            names = dict.fromkeys(p.method for p, r in zip(self.scope.points, self.roles, strict=True) if r == role)
+            text += f" {', '.join(names)}: {what}." if names else ""
+        return text
 
     def _metric(self, label: str, name: str) -> None:
         sets = [self._scores(at, label) for at in range(len(self.ok))]
-        present = [one for one in sets if one is not None]
+        present = {at: one for at, one in enumerate(sets) if one is not None}
         if not present:
             return
-        arrow = "↑" if present[0].higher_is_better else "↓"
-        logarithm = present[0].summary == "exp_mean"
-        found = evaluate(sets, self.partners, self.scope.suite.margins.get(parse_expression(label).name))
-        self._column(Column(label, f"{name} {arrow}", group=label), [_estimate(one) for one in found])
+        first = next(iter(present.values()))
+        partners = self._same_machine(present, name)
+        margin = self.scope.suite.margins.get(parse_expression(label).name)
+        found = evaluate(sets, partners, margin, self.scope.correction)
+        marks = self._marks(present)
+        title = f"{name} {'↑' if first.higher_is_better else '↓'}"
         self._column(
-            Column(f"{label} difference", "Δ ln" if logarithm else "Δ", group=label),
+            Column(label, title, _unit(first.unit), group=label),
+            [_estimate(one, marks.get(at, "")) for at, one in enumerate(found)],
+        )
+        self._column(
+            Column(f"{label} difference", "Δ ln" if first.summary == "exp_mean" else "Δ", group=label),
             [self._difference(at, one) for at, one in enumerate(found)],
         )
         for at, one in enumerate(found):
             if one.problem:
                 self.row_notes[at].append(f"{name}: not compared: {one.problem}.")
-        for signature in dict.fromkeys(one.signature for one in present):
-            self.notes.append(f"{name}: {signature}")
+        signatures = [f"{name}: {one}" for one in dict.fromkeys(one.signature for one in present.values())]
+        self.protocol += signatures
+        self.notes += signatures
+        self._sensitivity(name, found, present)
+
+    def _sensitivity(self, name: str, found: Sequence[Compared], present: Mapping[int, ScoreSet]) -> None:
+        """What the design can see, and what it sees where there is nothing."""
+        least = [f"{one.difference.detectable:.2g}" for one in found if one.difference is not None]
+        if least:
+            low, high = min(least, key=float), max(least, key=float)
+            figures = low if low == high else f"{low} to {high}"
+            self.notes.append(f"{name}: smallest Δ that would be found with 80% power: {figures}.")
+        baselines = {at: one for at, one in present.items() if at in self.baselines}
+        if baselines:
+            control = null_control(baselines, self.scope.correction)
+            self.notes.append(f"{name}: null control: {self._control(control)}")
+
+    def _control(self, control: NullControl | None) -> str:
+        if control is None:
+            return "one seed, so that the baseline cannot be set against itself."
+        if control.difference == 0:
+            return f"every seed of {self.scope.suite.baseline} gives the same scores."
+        widest = Quantity(control.difference, control.low, control.high, signed=True)
+        return (
+            f"{self.scope.suite.baseline} against itself with other seeds (seed s with s + 1, same items): at most "
+            f"{widest} ({self.labels[control.row]}); {control.apart} of {control.pairs} such pairs are told apart."
+        )
+
+    def _marks(self, present: Mapping[int, ScoreSet]) -> dict[int, str]:
+        if depends_on_machine(next(iter(present.values())).unit):
+            try:
+                require_one_machine(machines(self.ledger, [one for row in self.ok for one in row.values()]))
+            except BadInput:
+                return {}
+        found: dict[int, str] = {}
+        for group in groups(self.partners, self.roles):
+            found |= mark(present, group, self.scope.correction)
+        return found
+
+    def _same_machine(self, present: Mapping[int, ScoreSet], name: str) -> list[int | None]:
+        """The partners of rows, without those that a metric of time cannot be compared with: another machine."""
+        if not depends_on_machine(next(iter(present.values())).unit):
+            return self.partners
+        partners = list(self.partners)
+        for at, partner in enumerate(self.partners):
+            if partner is not None:
+                both = [*self.ok[partner].values(), *self.ok[at].values()]
+                try:
+                    require_one_machine(machines(self.ledger, both))
+                except BadInput as error:
+                    partners[at] = None
+                    self.row_notes[at].append(f"{name}: not compared: {error}.")
+        return partners
 
     def _scores(self, at: int, label: str) -> ScoreSet | None:
         """The row's scores over the seeds that ended well."""
-        taken = {seed: self.ledger.scores(one, label) for seed, one in self.ok[at].items() if label in one.metrics}
-        scores = {seed: one for seed, one in taken.items() if one is not None}
+        scores = read_scores(self.ledger, self.ok[at], label)
+        for seed, one in scores.items():
+            self.tally.scores(f"{self.ok[at][seed].hash} {label}", one)
         if not scores:
             return None
         try:
-            return ScoreSet.stack(list(scores.values()), list(scores))
+            return stack(self.ledger, self.ok[at], scores)
         except BadInput as error:
             self.row_notes[at].append(f"{label}: its seeds cannot be put together: {error}.")
             return None
@@ -241,12 +280,14 @@ class _Builder:
             Column(MEMORY, "peak memory", "MB"), [Quantity(max(row) / MEGA, digits=3) if row else None for row in peaks]
         )
         records = [record for row in self.ok for record in row.values()]
+        places = machines(self.ledger, records)
         if any(seconds):
-            self.notes.append("Time: wall clock of a trial with its evaluation, the median over seeds.")
+            self.notes.append(
+                f"Time: wall clock of a trial with its evaluation, the median over seeds.{_mixed(places)}"
+            )
         if any(record.cost.get("peak_memory_bytes", {}).get("kind") == "proxy" for record in records):
             self.notes.append("Peak memory is an upper bound: of the process's whole life.")
-        places = [self.ledger.environment(one) for one in dict.fromkeys(record.environment for record in records)]
-        self.notes += list(dict.fromkeys(_machine(place) for place in places if place))
+        self.notes += list(dict.fromkeys(map(_machine, places)))
 
     def _counts(self) -> None:
         planned = len(self.scope.seeds)
@@ -288,15 +329,29 @@ def _machine(place: Mapping[str, Any]) -> str:
     )
 
 
+def _mixed(places: Sequence[Mapping[str, Any]]) -> str:
+    """A warning where times of several machines stand in one column."""
+    try:
+        require_one_machine(places)
+    except BadInput as error:
+        return f" Not of one machine: {error}."
+    return ""
+
+
+def _unit(unit: str) -> str:
+    """A unit as it stands beside a title; a plain number has none."""
+    return "" if unit in ("", "1") else unit
+
+
 def _mean(values: Sequence[float | None], unit: float) -> Quantity | None:
     known = [value for value in values if value is not None]
     return Quantity(fmean(known) / unit) if known else None
 
 
-def _estimate(one: Compared) -> Quantity | None:
+def _estimate(one: Compared, mark: str) -> Quantity | None:
     if one.interval is None:
         return None
-    return Quantity(one.interval.value, one.interval.low, one.interval.high)
+    return Quantity(one.interval.value, one.interval.low, one.interval.high, mark=mark)
 
 
 def _quantity(one: Comparison) -> Quantity:

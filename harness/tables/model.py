@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.tables.citation import Citation
 from harness.tables.rounding import rounded
 
 METHOD, BITS, SIZE = "method", "bits_per_weight", "model_mb"
 SECONDS, MEMORY, SEEDS, FAILED = "seconds", "peak_memory_mb", "seeds", "failed"
 """Keys of the columns that are not a metric's."""
+BEST, TIED = "best", "tied"
+"""Marks of an estimate: the best of its group, or one that the paired test cannot tell from the best."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, with its interval where it is an estimate, and a word on it (a verdict). Without an interval it is
-    shown with `digits` significant digits."""
+    """A number, with its interval where it is an estimate, a word on it (a verdict), and a mark (`BEST`, `TIED`).
+    Without an interval it is shown with `digits` significant digits."""
 
     value: float
     low: float | None = None
@@ -22,6 +25,7 @@ class Quantity:
     word: str = ""
     signed: bool = False
     digits: int = 4
+    mark: str = ""
 
     @property
     def number(self) -> str:
@@ -62,18 +66,21 @@ Value = str | Quantity | None
 
 @dataclass(frozen=True)
 class Row:
-    """One method with one set of parameters; `params` are complete, `notes` numbers of the table's notes."""
+    """One method with one set of parameters; `params` are complete, `notes` numbers of the table's notes, `role` what
+    the row is there for (`harness.registry.Role`)."""
 
     method: str
     params: dict[str, object]
     values: dict[str, Value]
     notes: tuple[int, ...] = ()
+    role: str = "method"
 
 
 @dataclass(frozen=True)
 class Table:
     """The results of one problem of a suite. Notes are numbered from 1 in the order of the list; the first
-    `general` of them belong to the whole table, the others to the rows that name them."""
+    `general` of them belong to the whole table, the others to the rows that name them. `protocol` are the signatures
+    of its metrics, each also one of the notes; `caption` is the suite's title."""
 
     suite: str
     title: str
@@ -82,3 +89,6 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     general: int = 0
+    protocol: list[str] = field(default_factory=list)
+    citation: Citation | None = None
+    caption: str = ""

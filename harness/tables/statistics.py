@@ -12,8 +12,9 @@ from harness.errors import BadInput
 from harness.stats import Comparison, Interval, ScoreSet, compare_all, interval
 from harness.stats.resample import bca, bootstrap_means, units
 from harness.stats.scoreset import require_same_items, require_same_signature
+from harness.stats.significance import Correction
 
-RESAMPLES = 10_000
+CONFIDENCE, RESAMPLES, ALPHA = 0.95, 10_000, 0.05
 Key = TypeVar("Key")
 
 
@@ -28,7 +29,10 @@ class Compared:
 
 
 def evaluate(
-    sets: Sequence[ScoreSet | None], partners: Sequence[int | None], margin: float | None = None
+    sets: Sequence[ScoreSet | None],
+    partners: Sequence[int | None],
+    margin: float | None = None,
+    correction: Correction = "holm",
 ) -> list[Compared]:
     """Interval of every row, and its difference to the row that `partners` gives it.
 
@@ -39,13 +43,13 @@ def evaluate(
     present = {at: one for at, one in enumerate(sets) if one is not None}
     for at, estimate in intervals(present).items():
         found[at] = replace(found[at], interval=estimate)
-    for at, result in _differences(present, partners, margin).items():
+    for at, result in _differences(present, partners, margin, correction).items():
         key = "problem" if isinstance(result, str) else "difference"
         found[at] = replace(found[at], **{key: result})  # type: ignore[arg-type]
     return found
 
 
-def intervals(sets: Mapping[Key, ScoreSet], confidence: float = 0.95, seed: int = 0) -> dict[Key, Interval]:
+def intervals(sets: Mapping[Key, ScoreSet], confidence: float = CONFIDENCE, seed: int = 0) -> dict[Key, Interval]:
     """What `harness.stats.interval` gives for each, with one draw of resamples for all that share their items."""
     together: dict[tuple, list[Key]] = {}
     found: dict[Key, Interval] = {}
@@ -66,7 +70,7 @@ def intervals(sets: Mapping[Key, ScoreSet], confidence: float = 0.95, seed: int 
 
 
 def _differences(
-    present: Mapping[int, ScoreSet], partners: Sequence[int | None], margin: float | None
+    present: Mapping[int, ScoreSet], partners: Sequence[int | None], margin: float | None, correction: Correction
 ) -> dict[int, Comparison | str]:
     """Rows with the same partner and the same seeds share one draw and one Holm correction."""
     families: dict[tuple[int, tuple[int, ...]], dict[str, ScoreSet]] = {}
@@ -84,7 +88,9 @@ def _differences(
             families.setdefault((partner, common), {})[str(at)] = _on_seeds(one, common)
     for (partner, common), rows in families.items():
         base = _on_seeds(present[partner], common)
-        compared = compare_all(rows, base, _margin(base, margin), resamples=RESAMPLES)
+        compared = compare_all(
+            rows, base, margin_of_difference(base, margin), resamples=RESAMPLES, correction=correction
+        )
         found |= {int(at): one for at, one in compared.items()}
     return found
 
@@ -104,6 +110,6 @@ def _on_seeds(scores: ScoreSet, seeds: tuple[int, ...]) -> ScoreSet:
     return replace(scores, values=scores.values[rows], seeds=seeds)
 
 
-def _margin(base: ScoreSet, margin: float | None) -> float | None:
+def margin_of_difference(base: ScoreSet, margin: float | None) -> float | None:
     """A margin in the metric's unit, in that of the difference: for an `exp_mean` the logarithm's, at the baseline."""
     return float(np.log1p(margin / base.value)) if margin is not None and base.summary == "exp_mean" else margin
