@@ -11,15 +11,16 @@ enum Format : int { kTwo = 2, kThree = 3, kFour = 4, kBase3 = 5, kEight = 8 };
 // y[b, i] = sum_j scale[i, g] * (code[i, j] - zero[i, g]) * x[b, j], g = j / group.
 struct Uniform {
     int format;
-    bool int8;              // activations are rounded to 8 bits, one scale for each `kernel_block` columns
+    bool int8;              // activations are rounded to 8 bits, one scale for each block of columns
     int64_t m, n, batch;
     int64_t group, groups;  // columns in a group; 1 <= group
     const uint8_t* codes;
     int64_t row_bytes;
-    const uint16_t* scale;  // half precision, (m, groups) or one
-    int64_t scale_stride;   // groups, or 0 for one scale
-    const uint8_t* zero_bits;    // integers of `zero_width` bits in one string,
+    const uint16_t* scale;       // half precision, (m, groups) or one
+    int64_t scale_stride;        // groups, or 0 for one scale
+    const uint8_t* zero_bits;    // integers of `zero_width` bits in one string of `zero_bytes`,
     int zero_width;
+    int64_t zero_bytes;
     const uint16_t* zero_half;   // or half precision, or neither:
     float zero_constant;
     const float* x;
@@ -28,20 +29,88 @@ struct Uniform {
 
 // Activations in the order in which the kernel meets them.
 struct Activations {
-    void* values;      // int8 or float, (batch, stride) padded with zeros to whole tiles
-    int64_t stride;
-    float* tile_scale; // (batch, tiles): what an int8 is worth; unused by floats
+    void* values;       // int8, int16 or float, (batch, stride) padded with zeros to whole tiles
+    int64_t stride;     // elements
+    float* tile_scale;  // (batch, tiles): what an integer is worth; unused by floats
     int64_t tiles;
-    float* group_sum;  // (batch, groups): sum of the (rounded) activations of each group
+    float* group_sum;   // (batch, groups): sum of the (rounded) activations of each group
+};
+
+// Weights that a kernel decodes a few rows at a time into floats, which it then multiplies. `x` is (batch, n).
+struct Product {
+    int64_t m, n, batch;
+    const float* x;
+    float* y;
+};
+
+enum Float : int { kF32, kF16, kBF16 };
+
+struct Dense {
+    int type;
+    const void* weight;  // (m, n)
+};
+
+// At most two of four consecutive columns: `index` is the place of each value in its group, two bits.
+struct TwoOfFour {
+    const uint16_t* values;  // half precision, (m, kept)
+    const uint8_t* index;    // (m, kept / 4 rounded up)
+    int64_t kept;
+};
+
+struct Bitmap {
+    const uint8_t* mask;     // (m, ceil(n / 8))
+    const uint16_t* values;  // half precision, row by row
+    const int64_t* first;    // (m): of each row
+};
+
+struct SparseRows {
+    const int32_t* rows;     // (m + 1)
+    const void* columns;     // uint16 or int32
+    bool wide;
+    const uint16_t* values;  // half precision
+};
+
+// W[r * vector + t, j] = book[index[r, j], t].
+struct Codebook {
+    int bits, vector;
+    const uint8_t* codes;    // (rows, row_bytes): min(bits, 8) low bits of each index
+    int64_t row_bytes;
+    const uint8_t* high;     // (rows, high_bytes): the bits above eight, or null
+    int64_t high_bytes;
+    const float* book;       // (2 ** bits, vector)
+};
+
+// Rows 32 at a time, so that a byte shuffle looks all of them up in one table. For eight columns c: nibbles of four
+// columns, low nibble first, codes[tile, c, plane, row].
+struct Lookup {
+    int planes;              // one for sparse ternary
+    int64_t group, groups;   // a multiple of eight columns
+    const uint8_t* codes;    // (tiles, ceil(n / 8), planes, 32)
+    const uint8_t* signs;    // (tiles, ceil(n / 32), 32): a bit for each four columns; sparse ternary only
+    const uint16_t* scale;   // half precision, (m, groups, scales)
+    int scales;              // planes, or one: plane k is worth 2**k of it
+    const uint16_t* offset;  // half precision, (m, groups), or null
 };
 
 struct Table {
     const char* name;
     int64_t (*tile)(int format, bool int8);  // columns that one step covers
     int64_t (*lane)(int format, bool int8);  // consecutive columns that share an accumulator: groups are multiples
+    int64_t (*activation_bytes)(int format, bool int8);
     void (*uniform_prepare)(const Uniform&, const Activations&, int64_t row);
     int64_t (*uniform_scratch)(const Uniform&, const Activations&);  // floats for each thread
     void (*uniform_rows)(const Uniform&, const Activations&, int64_t begin, int64_t end, float* scratch);
+    void (*uniform_decode)(const Uniform&, int64_t row, float* out, float* scratch);
+
+    void (*dense_rows)(const Product&, const Dense&, int64_t begin, int64_t end);
+    void (*two_of_four_rows)(const Product&, const TwoOfFour&, int64_t begin, int64_t end);
+    void (*bitmap_rows)(const Product&, const Bitmap&, int64_t begin, int64_t end);
+    void (*sparse_rows)(const Product&, const SparseRows&, int64_t begin, int64_t end);
+    void (*codebook_rows)(const Product&, const Codebook&, int64_t begin, int64_t end);
+
+    void (*lookup_tables)(const Lookup&, int64_t n, const float* x, int8_t* table, float* worth, float* sum);
+    void (*lookup_rows)(const Product&, const Lookup&, const int8_t* table, const float* worth, const float* sum,
+                        int64_t begin, int64_t end);
 };
 
 const Table* portable_table();

@@ -28,7 +28,7 @@ std::vector<const Table*> available() {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
         __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni"))
         tables.push_back(avx512_table());
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
         tables.push_back(avx2_table());
 #endif
     tables.push_back(portable_table());
@@ -106,7 +106,8 @@ void uniform(Array x, Output y, Array codes, Array scale, std::optional<Array> z
     u.zero_constant = u.format == kBase3 ? 1.0f : static_cast<float>(1 << (u.format - 1));
     if (zero && is(*zero, kUint8)) {
         if (u.format == kBase3) fail("zero: base3 codes have no zero points");
-        u.zero_bits = data<const uint8_t>(*zero, "zero", kUint8, {(scale_rows * scale_columns * u.zero_width + 7) / 8});
+        u.zero_bytes = (scale_rows * scale_columns * u.zero_width + 7) / 8;
+        u.zero_bits = data<const uint8_t>(*zero, "zero", kUint8, {u.zero_bytes});
     } else if (zero) {
         u.zero_half = data<const uint16_t>(*zero, "zero", kFloat16, {scale_rows, scale_columns});
     }
@@ -127,7 +128,7 @@ void uniform(Array x, Output y, Array codes, Array scale, std::optional<Array> z
     a.tiles = (u.n + tile - 1) / tile;
     a.stride = a.tiles * tile;
     thread_local Buffer values, scales, sums, scratch;
-    a.values = int8 ? static_cast<void*>(values.of<int8_t>(u.batch * a.stride)) : values.of<float>(u.batch * a.stride);
+    a.values = values.of<char>(u.batch * a.stride * t.activation_bytes(u.format, int8));
     a.tile_scale = scales.of<float>(u.batch * a.tiles);
     a.group_sum = sums.of<float>(u.batch * u.groups);
     parallel(u.batch, 4, [&](int64_t begin, int64_t end, int) {
