@@ -13,7 +13,13 @@ from harness.cli.run import folder
 
 @click.command(short_help="Print a suite's table.")
 @click.argument("suite")
-@click.option("--format", "form", default="terminal", metavar="NAME", help="terminal (default), markdown, csv or json.")
+@click.option(
+    "--format",
+    "form",
+    default="terminal",
+    metavar="NAME",
+    help="terminal (default), markdown, csv, json, html or latex.",
+)
 @click.option("--write", is_flag=True, help="Also write the files that `harness run` writes.")
 @seeds_option
 @limit_option

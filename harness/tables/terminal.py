@@ -10,8 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.tables.model import BITS, Column, Quantity, Row, Table
-from harness.tables.writers import EMPTY, label, problem_line
+from harness.tables.model import BEST, BITS, Column, Quantity, Row, Table
+from harness.tables.writers import EMPTY, citation_line, label, marked, problem_line
 
 _COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
 
@@ -25,6 +25,8 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
             console.print(_grid(table, part))
         for number, note in enumerate(table.notes, 1):
             console.print(Text(f"[{number}] {note}", style="dim"), soft_wrap=not console.is_terminal)
+        if table.citation:
+            console.print(Text(citation_line(table), style="dim"), soft_wrap=not console.is_terminal)
 
 
 def _parts(table: Table, console: Console) -> list[list[Column]]:
@@ -60,7 +62,7 @@ def _cell(table: Table, row: Row, column: Column) -> Text:
     value = row.values.get(column.key)
     if not isinstance(value, Quantity):
         return Text(EMPTY if value is None else value, style="dim" if value is None else "")
-    text = Text(value.number)
+    text = Text(marked(value, "{}*"), style="bold" if value.mark == BEST else "")
     if value.word:
         text.append(f" {value.word}", _COLOURS.get(value.word, "yellow"))
     if value.interval:

@@ -14,10 +14,12 @@ from typing import Any
 
 from harness.errors import BadInput, nearest
 from harness.params import format_call
-from harness.tables.model import Column, Quantity, Row, Table, Value
+from harness.tables.model import BEST, TIED, Column, Quantity, Row, Table, Value
 
 Render = Callable[[Sequence[Table]], str]
 EMPTY = "-"
+ROLES = {"control": " (null control)"}
+"""What stands behind the name of a row that is there for something else than to be compared."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,26 @@ def _write(path: Path, text: str) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def name(table: Table, row: Row) -> str:
+    """What a row is called."""
+    return f"{row.values[table.columns[0].key]}{ROLES.get(row.role, '')}"
+
+
 def label(table: Table, row: Row) -> str:
-    """The first cell of a row: the method, and the numbers of its notes."""
-    marks = "".join(f" [{number}]" for number in row.notes)
-    return f"{row.values[table.columns[0].key]}{marks}"
+    """The first cell of a row: its name, and the numbers of its notes."""
+    return name(table, row) + "".join(f" [{number}]" for number in row.notes)
+
+
+def marked(value: Quantity, best: str, tied: str = "{}†") -> str:
+    """The number in the form of its mark."""
+    return {BEST: best, TIED: tied}.get(value.mark, "{}").format(value.number)
+
+
+def citation_line(table: Table, quote: str = "") -> str:
+    """How to cite a table and to make it again, in a sentence; empty for one without an id."""
+    if table.citation is None:
+        return ""
+    return f"Table {quote}{table.citation.id}{quote}, made by {quote}{table.citation.command}{quote}"
 
 
 def problem_line(table: Table) -> str:
@@ -99,6 +117,7 @@ def markdown(tables: Sequence[Table]) -> str:
             cells = [_cell(row.values.get(column.key)) for column in table.columns[1:]]
             lines.append(_pipes([label(table, row), *cells]))
         lines += ["", *(f"{at}. {note}" for at, note in enumerate(table.notes, 1)), ""]
+        lines += [f"{citation_line(table, '`')}", ""] if table.citation else []
     return "\n".join(lines)
 
 
@@ -107,7 +126,9 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def _cell(value: Value) -> str:
-    return EMPTY if value is None else str(value)
+    if not isinstance(value, Quantity):
+        return EMPTY if value is None else value
+    return " ".join(part for part in (marked(value, "**{}**"), value.interval, value.word) if part)
 
 
 @writer("csv", "csv")
@@ -117,7 +138,8 @@ def comma_separated(tables: Sequence[Table]) -> str:
     parts = {key: _parts([row.values.get(key) for table in tables for row in table.rows]) for key in columns}
     names = [f"{key}{part}" for key in columns for part in parts[key]]
     out = io.StringIO()
-    sheet = csv.DictWriter(out, ["suite", "problem", "method", "parameters", *names, "notes"], lineterminator="\n")
+    fields = ["suite", "problem", "method", "parameters", *names, "notes", "table", "command"]
+    sheet = csv.DictWriter(out, fields, lineterminator="\n")
     sheet.writeheader()
     for table in tables:
         for row in table.rows:
@@ -130,23 +152,29 @@ def comma_separated(tables: Sequence[Table]) -> str:
                     "parameters": json.dumps(row.params, sort_keys=True),
                     **cells,
                     "notes": " ".join(table.notes[number - 1] for number in row.notes),
+                    "table": table.citation.id if table.citation else "",
+                    "command": table.citation.command if table.citation else "",
                 }
             )
     return out.getvalue()
+
+
+_WORDS = {"_verdict": "word", "_mark": "mark"}
 
 
 def _parts(values: Sequence[Value]) -> list[str]:
     """The endings of the sheet's columns that hold a table's column."""
     numbers = [value for value in values if isinstance(value, Quantity)]
     intervals = ["_low", "_high"] if any(number.low is not None for number in numbers) else []
-    return ["", *intervals, *(["_verdict"] if any(number.word for number in numbers) else [])]
+    words = [part for part, field in _WORDS.items() if any(getattr(number, field) for number in numbers)]
+    return ["", *intervals, *words]
 
 
 def _part(value: Value, part: str) -> str:
     if not isinstance(value, Quantity):
         return value or "" if part == "" else ""
-    if part == "_verdict":
-        return value.word
+    if part in _WORDS:
+        return getattr(value, _WORDS[part])
     number = {"": value.value, "_low": value.low, "_high": value.high}[part]
     return "" if number is None or not math.isfinite(number) else repr(number)
 
@@ -159,9 +187,12 @@ def as_json(tables: Sequence[Table]) -> str:
 
 def _table(table: Table) -> dict[str, Any]:
     keys = [column.key for column in table.columns]
+    cited = {"id": table.citation.id, "command": table.citation.command} if table.citation else {}
     return {
+        **cited,
         "suite": table.suite,
         "title": table.title,
+        "caption": table.caption,
         "problem": table.problem,
         "columns": [
             {"key": one.key, "title": one.title, "unit": one.unit, "group": one.group} for one in table.columns
@@ -170,12 +201,14 @@ def _table(table: Table) -> dict[str, Any]:
             {
                 "method": row.method,
                 "params": row.params,
+                "role": row.role,
                 "values": {key: _value(row.values.get(key)) for key in keys},
                 "notes": list(row.notes),
             }
             for row in table.rows
         ],
         "notes": table.notes,
+        "protocol": table.protocol,
     }
 
 
@@ -186,4 +219,5 @@ def _value(value: Value) -> Any:
     found: dict[str, Any] = {
         key: one if math.isfinite(one) else None for key, one in numbers.items() if one is not None
     }
-    return {**found, "verdict": value.word} if value.word else found
+    words = {"verdict": value.word, "mark": value.mark}
+    return {**found, **{key: word for key, word in words.items() if word}}
