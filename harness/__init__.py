@@ -13,10 +13,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "harness.errors": ("BadInput", "TrialFailed"),
-    "harness.params": ("Bits", "Count", "Dataset", "Fraction", "GroupSize", "OneOf", "Positive", "Range"),
+    "harness.params": ("Bits", "Count", "Dataset", "Fraction", "GroupSize", "OneOf", "Positive", "Range", "Weight"),
     "harness.registry": ("Claim", "method", "metric"),
     "harness.scores": ("Scores",),
-    "harness.compress.problem": ("CompressProblem", "LayerProblem", "Solution"),
+    "harness.solution": ("Solution",),
+    "harness.problem": ("Problem",),
+    "harness.tasks": ("Batch", "Split", "Task"),
+    "harness.train.fit": ("fit", "fit_phases"),
+    "harness.train.loop": ("Phase",),
+    "harness.tracks.train": ("TrainProblem",),
+    "harness.compress.problem": ("CompressProblem", "LayerProblem"),
     "harness.compress": ("compress_layers", "inverse_factor", "solve_columns", "walk_blocks"),
     "harness.packed": ("Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum", "Uniform"),
     "harness.metrics.subject": ("Subject",),

@@ -1,16 +1,16 @@
 """The contract of a method, executable: run it on small synthetic problems and say where it is broken.
 
-The checks of a track are listed in `harness.<track>.checks.CHECKS`. A check is a function of the method's `Entry` that
+The checks of a track are what `checks()` of its module gives. A check is a function of the method's `Entry` that
 returns a line on what it saw, and raises `Broken` (or whatever the method raised) where the contract does not hold.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.engine.tracks import track_module
 from harness.errors import BadInput
 from harness.registry import Entry, entries, get, load_file
 
@@ -53,7 +53,7 @@ def check(target: str) -> Report:
 
 def checks_of(track: str) -> tuple[Check, ...]:
     """The checks of a track, in the order in which they run."""
-    return importlib.import_module(f"harness.{track}.checks").CHECKS
+    return track_module(track).checks()
 
 
 def _methods(target: str) -> list[Entry]:

@@ -79,6 +79,8 @@ GroupSize = Annotated[int, GroupLimit()]
 """Consecutive input columns that share a scale; -1 is the whole row."""
 Fraction = Annotated[float, Range(0.0, 1.0)]
 Positive = Annotated[float, Range(1e-30, None)]
+Weight = Annotated[float, Range(0.0, None)]
+"""A factor of a term: a weight decay, the strength of a penalty."""
 Count = Annotated[int, Range(1, None)]
 Dataset = Annotated[str, DataName()]
 

@@ -24,8 +24,10 @@ from typing import Any, Literal
 from harness.errors import BadInput, nearest
 from harness.params import Expression, Param, signature_params
 
-TRACKS = ("compress",)
-"""Kinds of problem; each has a module `harness.<track>.track` that builds, solves and checks its problems."""
+TRACKS = (
+    "compress", "train", "adapt", "merge", "distill", "search", "continual", "generate", "predict", "policy",
+)  # fmt: skip
+"""Kinds of problem; each has a module `harness.tracks.<track>` that builds, solves and checks its problems."""
 HOME_PACKAGES = ("methods", "harness.metrics")
 ENTRY_POINT_GROUP = "harness.methods"
 

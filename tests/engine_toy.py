@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import harness
-from harness import registry
+from harness import registry, tracks
 from harness.engine import suite as suite_module
 
 HERE = Path(__file__).parent / "toy"
@@ -55,7 +54,7 @@ class Toy:
         """Read the toy modules again, as a new process would."""
         registry._entries.clear()
         registry._discovered = False
-        for name in [name for name in sys.modules if name.startswith(("toy_methods", "harness.toy"))]:
+        for name in [name for name in sys.modules if name.startswith(("toy_methods", "harness.tracks.toy"))]:
             del sys.modules[name]
 
     def start(self, code: str) -> subprocess.Popen[str]:
@@ -79,7 +78,7 @@ def toy_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.setenv("TOY_LOG", str(toy.log))
     monkeypatch.delenv("HARNESS_LEDGER", raising=False)
     monkeypatch.syspath_prepend(str(toy.code))
-    monkeypatch.setattr(harness, "__path__", [*harness.__path__, str(toy.code / "tracks")])
+    monkeypatch.setattr(tracks, "__path__", [*tracks.__path__, str(toy.code / "tracks")])
     monkeypatch.setattr(registry, "_entries", {})
     monkeypatch.setattr(registry, "_discovered", False)
     monkeypatch.setattr(registry, "TRACKS", ("toy",))

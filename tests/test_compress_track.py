@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness import BadInput, CompressProblem, LayerProblem, Solution, data
-from harness.compress import track
+from harness.tracks import compress as track
 from harness.models.vision import digits_vit
 from harness.registry import Entry, get
 
@@ -112,7 +112,7 @@ def spec(model: str, **calibration: Any) -> dict[str, Any]:
 
 def test_describe_gives_hashes_and_imports_no_torch(vision: str) -> None:
     program = (
-        "import json, sys; from harness.compress import track;"
+        "import json, sys; from harness.tracks import compress as track;"
         f"hashes = track.describe({spec(vision)!r}); assert 'torch' not in sys.modules; print(json.dumps(hashes))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

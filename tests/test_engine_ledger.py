@@ -320,13 +320,26 @@ def test_there_is_nothing_to_read_before_a_run(tmp_path: Path, monkeypatch: pyte
     assert Path("mine.db").is_file()
 
 
+def test_an_older_ledger_is_brought_up_to_date_when_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    open_ledger(str(path)).close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE records DROP COLUMN log")
+        database.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
+    with pytest.raises(BadInput, match="older version .* brings it up to date"):
+        open_ledger(str(path), write=False)
+    open_ledger(str(path)).close()
+    with closing(open_ledger(str(path), write=False)) as ledger:
+        assert list(ledger.records()) == []
+
+
 def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     open_ledger(str(path)).close()
     with sqlite3.connect(path) as database:
         database.execute("UPDATE meta SET value = '7' WHERE key = 'version'")
     assert refusal(path) == (
-        f"ledger {path}: was written by a newer version (its tables have version 7, this program reads up to 1); "
+        f"ledger {path}: was written by a newer version (its tables have version 7, this program reads up to 2); "
         "update the harness or give another with --ledger"
     )
 

@@ -8,7 +8,7 @@ import torch
 from packed_samples import generator, quantized
 from torch import nn
 
-from harness.compress.problem import Solution
+from harness.solution import Solution
 from harness.packed import Dense, LowRank, model_size, save
 
 

@@ -12,9 +12,9 @@ import torch
 from packed_samples import every_kind, generator, matrix
 from safetensors.torch import save_file
 
-from harness.compress.problem import Solution
 from harness.errors import BadInput
 from harness.packed import Dense, ShardWriter, load, load_metadata, load_model_tensors, save, store
+from harness.solution import Solution
 
 
 def payload(path) -> int:

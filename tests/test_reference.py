@@ -15,7 +15,7 @@ import suites.reference
 from harness import data, data_synthetic
 from harness.errors import BadInput
 from harness.train import reference
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from suites.reference import images, llama, text
 from suites.reference.ngram import KneserNey
 
@@ -251,7 +251,7 @@ def test_a_stopped_language_model_continues_bit_for_bit(tmp_path):
         batches = lambda i: torch.from_numpy(data_synthetic.generate(4, 32, seed=i)[0])  # noqa: E731
         phase = Phase(6, batches, llama.next_token_loss, llama.optimizers(recipe), accumulate=2)
         options = {"autocast": torch.bfloat16, "checkpoint": checkpoint, "stop_after": stop}
-        fit(model, [phase], generator=generator, **options)
+        run_phases(model, [phase], generator=generator, **options)
         return model.state_dict()
 
     whole = trained()
@@ -276,7 +276,7 @@ def test_stream_losses_score_every_token_after_the_first():
 
 RECIPE = """
 import torch
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.reference import Report
 
 def train(run):
@@ -286,7 +286,7 @@ def train(run):
     loss = lambda model, batch, generator: (model(torch.randn(8, 3, generator=generator)) - 1).square().mean()
     phase = Phase(6, lambda i: i, loss, lambda named: torch.optim.SGD(named.values(), lr=0.1))
     stop = 4 if (run.cache / "stop").exists() else None
-    fitted = fit(model, [phase], generator=generator, checkpoint=run.checkpoint, stop_after=stop, tag=run.tag({}, []))
+    fitted = run_phases(model, [phase], generator=generator, checkpoint=run.checkpoint, stop_after=stop, tag=run.tag({}, []))
     if stop:
         raise KeyboardInterrupt
     torch.save(model.state_dict(), run.folder / "model.pt")

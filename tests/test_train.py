@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.errors import BadInput, TrialFailed
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.progress import progress
 from harness.train.schedules import constant, cosine, linear, warmup_stable_decay
 
@@ -58,7 +58,7 @@ def run(checkpoint=None, **options):
     scores = lambda model: {"zero": model(torch.zeros(1, 5)).sum()}  # noqa: E731
     generator = torch.Generator().manual_seed(3)
     options = {"evaluate": scores, "evaluate_every": 3, "log_every": 1, "tag": "small", **options}
-    fitted = fit(model, two_phases(), generator=generator, checkpoint=checkpoint, **options)
+    fitted = run_phases(model, two_phases(), generator=generator, checkpoint=checkpoint, **options)
     return model, fitted
 
 
@@ -73,26 +73,26 @@ def test_stopped_and_continued_ends_in_the_same_weights(tmp_path, stops):
     for stop in stops:
         part, interrupted = run(tmp_path / "c.pt", stop_after=stop)
         assert not interrupted.complete
-        assert interrupted.budget.steps == stop
+        assert interrupted.passes.steps == stop
         assert not equal(part, model)
     resumed, continued = run(tmp_path / "c.pt")
     assert equal(resumed, model)
     assert continued.complete
     assert continued.history == fitted.history
-    assert continued.budget == fitted.budget
+    assert continued.passes == fitted.passes
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     model, fitted = run(tmp_path / "c.pt")
     again, repeated = run(tmp_path / "c.pt")
     assert equal(again, model)
-    assert repeated.budget == fitted.budget
+    assert repeated.passes == fitted.passes
 
 
 def test_training_leaves_the_callers_random_state_and_flags():
     model = small_model().eval()
     before = torch.get_rng_state()
-    fit(model, two_phases(), generator=torch.Generator().manual_seed(3))
+    run_phases(model, two_phases(), generator=torch.Generator().manual_seed(3))
     assert torch.equal(torch.get_rng_state(), before)
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -103,10 +103,10 @@ KILLED = """
 import sys, pathlib, time
 sys.path.insert(0, {tests!r})
 from test_train import run
-import harness.train.fit as loop
+import harness.train.loop as loop
 original = loop._step
 def slowly(run, *args):
-    time.sleep(0.05 if run.fitted.budget.steps < 10 else 3600)
+    time.sleep(0.05 if run.steps < 10 else 3600)
     return original(run, *args)
 loop._step = slowly
 run(pathlib.Path({checkpoint!r}), checkpoint_every=1)
@@ -123,7 +123,7 @@ def test_killed_at_any_moment_continues_to_the_same_weights(tmp_path):
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 0 < torch.load(checkpoint, weights_only=True)["fitted"]["budget"]["steps"] <= 10
+    assert 0 < torch.load(checkpoint, weights_only=True)["passes"]["steps"] <= 10
     assert equal(run(checkpoint)[0], run()[0])
 
 
@@ -147,8 +147,8 @@ def test_budget_counts_samples_through_every_counted_module():
     phase = Phase(5, lambda i: ROWS[:8], loss, sgd, accumulate=3)
     scores = lambda model: {"x": model(ROWS).sum()}  # noqa: E731
     options = {"generator": torch.Generator(), "evaluate": scores, "evaluate_every": 1}
-    fitted = fit(student, [phase], counted=[teacher], **options)
-    assert (fitted.budget.steps, fitted.budget.forward, fitted.budget.backward) == (5, 15 * (8 + 4 + 8), 15 * (8 + 4))
+    fitted = run_phases(student, [phase], counted=[teacher], **options)
+    assert (fitted.passes.steps, fitted.passes.forward, fitted.passes.backward) == (5, 15 * (8 + 4 + 8), 15 * (8 + 4))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -158,7 +158,7 @@ def test_a_lost_loss_stops_with_the_step(value):
 
     phase = Phase(9, lambda i: i, loss, lambda named: torch.optim.SGD(named.values(), lr=0.1), name="warm")
     with pytest.raises(TrialFailed, match=r"the loss is -?(nan|inf) at step 4 of phase 'warm'"):
-        fit(small_model(), [phase], generator=torch.Generator())
+        run_phases(small_model(), [phase], generator=torch.Generator())
 
 
 def test_accumulated_batches_are_their_mean():
@@ -166,8 +166,8 @@ def test_accumulated_batches_are_their_mean():
     loss = lambda model, batch, generator: model(batch).square().mean()  # noqa: E731
     whole, parts = nn.Linear(5, 3), nn.Linear(5, 3)
     parts.load_state_dict(whole.state_dict())
-    fit(whole, [Phase(1, lambda i: ROWS[:16], loss, sgd)], generator=torch.Generator())
-    fit(parts, [Phase(1, lambda i: ROWS[4 * i : 4 * i + 4], loss, sgd, accumulate=4)], generator=torch.Generator())
+    run_phases(whole, [Phase(1, lambda i: ROWS[:16], loss, sgd)], generator=torch.Generator())
+    run_phases(parts, [Phase(1, lambda i: ROWS[4 * i : 4 * i + 4], loss, sgd, accumulate=4)], generator=torch.Generator())
     torch.testing.assert_close(whole.weight, parts.weight)
 
 
@@ -181,7 +181,7 @@ def test_gradients_are_clipped_to_the_norm():
         lambda named: torch.optim.SGD(named.values(), lr=1.0),
         clip=0.5,
     )
-    fit(model, [phase], generator=torch.Generator())
+    run_phases(model, [phase], generator=torch.Generator())
     assert (model.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
@@ -194,7 +194,7 @@ def test_autocast_computes_the_loss_in_bfloat16_and_keeps_float32_weights():
 
     model = nn.Linear(5, 3)
     phase = Phase(1, lambda i: ROWS, loss, lambda named: torch.optim.SGD(named.values(), lr=1.0))
-    fit(model, [phase], generator=torch.Generator(), autocast=torch.bfloat16)
+    run_phases(model, [phase], generator=torch.Generator(), autocast=torch.bfloat16)
     assert seen == [torch.bfloat16]
     assert model.weight.dtype == torch.float32
 

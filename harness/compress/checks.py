@@ -20,11 +20,12 @@ from torch import Tensor
 from harness.check import Broken, Check
 from harness.compress import samples, view
 from harness.compress.fisher import compressed_layers
-from harness.compress.problem import CompressProblem, LayerProblem, Solution
+from harness.compress.problem import CompressProblem, LayerProblem
 from harness.compress.walk import compress_layers
 from harness.errors import BadInput, TrialFailed
 from harness.packed import PackedWeight, load, save
 from harness.registry import Entry
+from harness.solution import Solution
 
 Problem = LayerProblem | CompressProblem
 IDENTITY = {"bits": 16, "sparsity": 0.0, "ratio": 1.0}

@@ -1,4 +1,4 @@
-"""What a compression method is given and what it gives back."""
+"""What a compression method is given."""
 
 from __future__ import annotations
 
@@ -94,13 +94,3 @@ class CompressProblem:
     device: torch.device = torch.device("cpu")
     layers: Sequence[str] | None = None
     loss: Callable[[nn.Module, Batch], Tensor] | None = None
-
-
-@dataclass
-class Solution:
-    """A compressed model: packed weights by module name, and the other tensors that the method changed (folded norm
-    weights, biases) by parameter name, in their stored dtype."""
-
-    packed: dict[str, PackedWeight]
-    changed: dict[str, Tensor] = field(default_factory=dict)
-    log: dict[str, dict[str, float]] = field(default_factory=dict)

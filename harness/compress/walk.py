@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.compress.block import Block
-from harness.compress.problem import CompressProblem, LayerProblem, Solution
+from harness.compress.problem import CompressProblem, LayerProblem
 from harness.compress.states import Call, States, capture
 from harness.errors import BadInput, nearest
 from harness.models.families import is_layer
+from harness.solution import Solution
 
 if TYPE_CHECKING:
     from harness.packed import PackedWeight

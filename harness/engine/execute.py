@@ -15,12 +15,14 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from harness.engine.plan import Trial
 from harness.engine.record import FAILED, MEMORY, TIMEOUT, Outcome, Record, cost
+from harness.engine.trial import STATE
 from harness.engine.worker import READY
 
 POLL_SECONDS = 0.1
@@ -32,13 +34,17 @@ _THREAD_VARIABLES = (
 )  # fmt: skip
 
 
-def execute(trials: Iterator[Trial | None], *, jobs: int, threads: int) -> Generator[Outcome | None, None, None]:
+def execute(
+    trials: Iterator[Trial | None], *, jobs: int, threads: int, state: Path | None = None
+) -> Generator[Outcome | None, None, None]:
     """Run trials, `jobs` at a time with `threads` threads each, and yield each outcome when it is there.
+
+    Trainings keep their state below the folder `state`, so that a trial that was killed goes on where it was.
 
     A None from `trials` means that there is none to run just now; a None yielded is a sign of life, several a second.
     Closing the iterator (or an interrupt) ends every worker.
     """
-    workers = [_Worker(threads, alone=jobs == 1) for _ in range(jobs)]
+    workers = [_Worker(threads, state, alone=jobs == 1) for _ in range(jobs)]
     pending = True
     try:
         while True:
@@ -79,8 +85,9 @@ def _wait(workers: list[_Worker]) -> None:
 class _Worker:
     """A slot: a worker process, started when there is a trial for it and again after it died."""
 
-    def __init__(self, threads: int, *, alone: bool):
+    def __init__(self, threads: int, state: Path | None = None, *, alone: bool):
         self._threads = threads
+        self._state = state
         self._alone = alone
         self._process: subprocess.Popen[bytes] | None = None
         self._trial: Trial | None = None
@@ -146,6 +153,7 @@ class _Worker:
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONHASHSEED": "0",
             "TOKENIZERS_PARALLELISM": "false",
+            **({STATE: str(self._state.absolute())} if self._state else {}),
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         # -P: a worker finds modules where its parent does, not in the folder it happens to be started in.

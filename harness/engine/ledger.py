@@ -158,9 +158,31 @@ class Ledger:
                 f"ledger {self.name}: was written by a newer version (its tables have version {version}, "
                 f"this program reads up to {schema.VERSION}); update the harness or give another with --ledger"
             )
+        if version < schema.VERSION:
+            self._upgrade(version, write)
         if write:
             with self._connect(writes=True) as connection:
                 connection.execute(sql.delete(schema.leases).where(schema.leases.c.beat < time() - 10 * LEASE_SECONDS))
+
+    @property
+    def state(self) -> Path | None:
+        """The folder beside an SQLite ledger where trials keep the state of unfinished trainings; None elsewhere."""
+        url = self.engine.url
+        file = url.database if url.get_backend_name() == "sqlite" and not url.query else None
+        return Path(f"{file}.state") if file and file != ":memory:" else None
+
+    def _upgrade(self, version: int, write: bool) -> None:
+        """Give the tables of an older version what they lack; its records stay as they are."""
+        if not write:
+            raise BadInput(
+                f"ledger {self.name}: was written by an older version (its tables have version {version}, this program "
+                f"reads {schema.VERSION}); any `harness run` on it brings it up to date"
+            )
+        with self._connect(writes=True) as connection:
+            for since, statement in schema.UPGRADES:
+                if since > version:
+                    connection.exec_driver_sql(statement)
+            connection.execute(sql.update(schema.meta).where(schema.meta.c.key == "version"), {"value": schema.VERSION})
 
     def _create(self) -> None:
         if self.engine.dialect.name == "sqlite":

@@ -30,7 +30,8 @@ class Record:
 
     `metrics` maps a metric's label to its value, unit, direction, summary, signature, number of items and extra
     figures; `size` is the track's accounting; `cost` maps a figure (wall_seconds, solve_seconds, cpu_seconds,
-    peak_memory_bytes, peak_device_bytes, energy_joules) to its value and kind; `environment` is a hash that the
+    peak_memory_bytes, peak_device_bytes, energy_joules) to its value and kind; `log` is what the method tells of its
+    work (figures by layer, a training curve, passes taken) and the tries of `tuning`; `environment` is a hash that the
     ledger resolves; `created` is in seconds since 1970, UTC.
     """
 
@@ -52,6 +53,7 @@ class Record:
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     size: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, dict[str, Any]] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
     environment: str = ""
     created: float = 0.0
 
@@ -74,6 +76,7 @@ def summary_of(scores: Scores) -> dict[str, Any]:
         "summary": scores.summary,
         "signature": scores.signature,
         "items": len(scores.ids),
+        "nested": scores.nested,
         "extra": {name: value if math.isfinite(value) else None for name, value in scores.extra.items()},
     }
 

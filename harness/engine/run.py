@@ -155,7 +155,8 @@ class _Run:
         place = digest(body)
         self.ledger.add_environment(place, body)
         beaten = time.time()
-        with closing(execute(self._hand_out(pending), jobs=self.jobs, threads=self.threads)) as outcomes:
+        options = {"jobs": self.jobs, "threads": self.threads, "state": self.ledger.state}
+        with closing(execute(self._hand_out(pending), **options)) as outcomes:
             for outcome in outcomes:
                 if time.time() - beaten > LEASE_SECONDS / 10:
                     self.ledger.beat(self.owner)

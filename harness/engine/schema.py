@@ -27,8 +27,10 @@ from sqlalchemy import (
 from harness.scores import Scores
 
 FORMAT = "harness-ledger"
-VERSION = 1
+VERSION = 2
 """Of the tables below. A ledger with a higher one was written by a newer version of the harness."""
+UPGRADES = ((2, "ALTER TABLE records ADD COLUMN log JSON"),)
+"""What takes a ledger of the version before to one with this number."""
 
 metadata = MetaData()
 meta = Table("meta", metadata, Column("key", String(40), primary_key=True), Column("value", Text))
@@ -54,6 +56,7 @@ records = Table(
     Column("metrics", JSON),
     Column("size", JSON),
     Column("cost", JSON),
+    Column("log", JSON),
     Column("environment", String(64)),
     Column("created", Float(53)),
 )
@@ -121,4 +124,5 @@ def restore(values: np.ndarray, items: Mapping[str, Any], summary: Mapping[str, 
         targets=items["targets"],
         blocks=items["blocks"],
         extra={name: value for name, value in summary["extra"].items() if value is not None},
+        nested=summary.get("nested", False),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Track(Protocol):
-    """What `harness.<track>.track` provides."""
+    """What `harness.tracks.<name>` provides."""
 
     def describe(self, spec: dict[str, Any]) -> dict[str, str]:
         """Content hashes of what a problem's specification names (its `model`, its data), without building it.
@@ -25,10 +26,17 @@ class Track(Protocol):
     def subject(self, problem: Any, solution: Any) -> Any:
         """What the metrics evaluate."""
 
-    def size(self, problem: Any, solution: Any) -> dict[str, float]:
+    def size(self, problem: Any, solution: Any) -> dict[str, Any]:
         """The solution's measured size."""
+
+    def develop(self, problem: Any, solution: Any) -> float:
+        """How bad the solution is on the problem's development split, which tuning chooses by. A track without it
+        cannot be tuned."""
+
+    def checks(self) -> tuple[Callable[[Entry], str], ...]:
+        """The contract of the track's methods, see `harness.check`."""
 
 
 def track_module(name: str) -> Track:
-    """The track's module, `harness.<name>.track`."""
-    return cast(Track, importlib.import_module(f"harness.{name}.track"))
+    """The track's module, `harness.tracks.<name>`."""
+    return cast(Track, importlib.import_module(f"harness.tracks.{name}"))

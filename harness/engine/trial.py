@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import random
+import shutil
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,14 @@ from harness import registry
 from harness.engine.plan import Trial
 from harness.engine.record import FAILED, MEMORY, OK, Outcome, Record, cost, summary_of
 from harness.engine.tracks import track_module
+from harness.engine.tuning import tune
 from harness.engine.usage import Meter
 from harness.errors import BadInput, TrialFailed
 from harness.registry import Entry
 from harness.scores import Scores
+
+STATE = "HARNESS_STATE"
+"""The variable that names the folder in which trainings keep their state."""
 
 
 def run_trial(trial: Trial, *, alone: bool = True) -> Outcome:
@@ -34,10 +41,11 @@ def run_trial(trial: Trial, *, alone: bool = True) -> Outcome:
         refused = run.stage if isinstance(error, BadInput) else ""
     spent = {**meter.read(), "solve_seconds": cost(run.solve_seconds)}
     if status != OK:
-        record = Record.of(trial, status, reason=reason, traceback=trace, size=run.size, cost=spent)
+        record = Record.of(trial, status, reason=reason, traceback=trace, size=run.size, cost=spent, log=run.log)
         return Outcome(record, refused=refused)
+    run.forget()
     metrics = {label: summary_of(scores) for label, scores in run.scores.items()}
-    return Outcome(Record.of(trial, OK, metrics=metrics, size=run.size, cost=spent), run.scores)
+    return Outcome(Record.of(trial, OK, metrics=metrics, size=run.size, cost=spent, log=run.log), run.scores)
 
 
 class _Run:
@@ -47,6 +55,7 @@ class _Run:
         self.trial = trial
         self.stage = "start"
         self.solve_seconds: float | None = None
+        self.log: dict[str, Any] = {}
         self.size: dict[str, Any] = {}
         self.scores: dict[str, Scores] = {}
 
@@ -57,11 +66,16 @@ class _Run:
         track = track_module(trial.track)
         _seed_everything(trial.hash)
         self.stage = "build"
-        problem = track.build(trial.spec, seed=trial.seed)
+        problem = self._build("only")
         self.stage = "solve"
         start = time.perf_counter()
-        solution = track.solve(entry, problem, dict(trial.point.params))
+        if trial.spec.get("tuning"):
+            tuned = tune(entry, track, trial, self._build)
+            problem, solution, self.log["tuning"] = tuned.problem, tuned.solution, tuned.tried
+        else:
+            solution = track.solve(entry, problem, dict(trial.point.params))
         self.solve_seconds = time.perf_counter() - start
+        self.log |= plain(getattr(solution, "log", {}))
         self.size = track.size(problem, solution)
         subject = track.subject(problem, solution)
         if trial.limit is not None:
@@ -69,6 +83,35 @@ class _Run:
         self.stage = "metrics"
         for call, metric in metrics:
             self.scores[call.label] = _finite(metric(subject, **call.params), call.label)
+
+    def _build(self, place: str) -> Any:
+        """The trial's problem; what it trains is kept in a folder of that name, for a run that is killed."""
+        problem = track_module(self.trial.track).build(self.trial.spec, seed=self.trial.seed)
+        if self.folder is not None and hasattr(problem, "folder"):
+            problem.folder = self.folder / place
+        return problem
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the state of unfinished trainings is kept: below `$HARNESS_STATE`, nowhere without it."""
+        where = os.environ.get(STATE)
+        return Path(where) / self.trial.hash[:24] if where else None
+
+    def forget(self) -> None:
+        """The trial is done; what would have continued it is no longer needed."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def plain(value: Any) -> Any:
+    """Figures as JSON holds them: numbers that are not finite become None, arrays lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_planned(kind: str, name: str, version: str) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from harness.data import Dataset
     from harness.models import ModelHandle
+    from harness.tasks import Task
 
 Batch = dict[str, "Tensor"]
 
@@ -26,6 +27,8 @@ class Subject:
     `preprocess`: a ModelHandle, or any object with those of them that the metric uses. `limit` is the most items of a
     metric. `forward` stands in for calling the model, for one that is streamed because it is larger than memory.
     `shares_prefixes`: whether the model can compute the common beginning of sequences once (None: not tried yet).
+    `tasks` are those that a trained model is evaluated on, by name; `model_for` gives the model for one of them, where it
+    depends on that. `extra` holds what else a track's own metrics read.
     """
 
     model: nn.Module
@@ -35,6 +38,9 @@ class Subject:
     limit: int | None = None
     forward: Callable[[Batch, Tensor | None], Tensor] | None = None
     shares_prefixes: bool | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+    model_for: Callable[[Any], nn.Module] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, handle: ModelHandle, model: nn.Module, *, limit: int | None = None) -> Subject:

@@ -124,6 +124,17 @@ class ModelHandle:
             self.materialize("", model)
         return model.to(self.device).eval().requires_grad_(requires_grad)
 
+    def fresh(self) -> nn.Module:
+        """The module with first weights drawn from torch's global generator instead of the checkpoint's."""
+        import torch
+
+        if self._ours:
+            from harness.models.vision import build
+
+            return build(self._raw)
+        create = self._auto(_AUTO[self.kind]).from_config
+        return self._guard(create, copy.deepcopy(self.config), dtype=torch.float32, trust_remote_code=self._trust)
+
     def skeleton(self) -> nn.Module:
         """The module with its parameters on the meta device, which takes no memory. Buffers are real."""
         from harness.models import streaming

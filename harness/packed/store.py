@@ -23,7 +23,7 @@ from harness.errors import BadInput
 from harness.packed.base import PackedWeight, unpack
 
 if TYPE_CHECKING:
-    from harness.compress.problem import Solution
+    from harness.solution import Solution
 
 HEADER = "harness"
 VERSION = 1
@@ -69,7 +69,7 @@ def save(
 
 def load(path: str | os.PathLike, *, device: str = "cpu") -> Solution:
     """Read what `save` or `ShardWriter` wrote. Raises BadInput for any other file and for a damaged one."""
-    from harness.compress.problem import Solution
+    from harness.solution import Solution
 
     path = Path(path)
     solution = Solution(packed={})

@@ -1,296 +1,110 @@
-"""The training loop of every track: phases of steps over batches, in plain PyTorch.
-
-What a method brings is functions: batches by index, a loss, an optimizer of the parameters that train. The loop owns
-what must be right everywhere: accumulation, clipping, schedules, counted passes, and checkpoints from which a killed
-run ends in the same weights, bit for bit.
-"""
+"""`fit`: train on a problem, in one call. What the problem knows is filled in: data, loss, budget, seed, where to keep
+the state of a training that may be killed."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from harness.errors import BadInput, TrialFailed
-from harness.train.progress import progress
-from harness.train.schedules import Schedule, constant
+from harness.errors import BadInput
+from harness.solution import Solution
+from harness.train.loop import Loss, MakeOptimizer, Phase, run_phases
+from harness.train.schedules import Schedule, cosine
 
-Loss = Callable[[nn.Module, Any, torch.Generator], Tensor | Mapping[str, Tensor]]
-MakeOptimizer = Callable[[dict[str, nn.Parameter]], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]
+if TYPE_CHECKING:
+    from harness.problem import Problem
+    from harness.tasks import Batch, Task
 
-
-@dataclass(frozen=True)
-class Phase:
-    """One stage of training.
-
-    `batches(i)` gives batch i (a position is a number, so nothing else has to be restored); `loss` a scalar, or terms
-    that are added; `optimizer` one or several optimizers of the named parameters that train (all, or where
-    `trains(name)`). `start(model)` runs once before the first step. A step averages `accumulate` batches.
-    """
-
-    steps: int
-    batches: Callable[[int], Any]
-    loss: Loss
-    optimizer: MakeOptimizer
-    name: str = "train"
-    schedule: Schedule = constant
-    trains: Callable[[str], bool] | None = None
-    start: Callable[[nn.Module], None] | None = None
-    accumulate: int = 1
-    clip: float | None = 1.0
-
-
-@dataclass
-class Budget:
-    """What training took: updates, and samples that went forward and backward through the counted modules."""
-
-    steps: int = 0
-    forward: int = 0
-    backward: int = 0
-
-
-@dataclass
-class Fitted:
-    """What `fit` leaves beside the trained model: one row per logged step or evaluation, the budget, the seconds."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    budget: Budget = field(default_factory=Budget)
-    seconds: float = 0.0
-    complete: bool = False
-
-    def evaluations(self, key: str) -> list[tuple[int, float]]:
-        """(step, value) of every evaluation that has `key`."""
-        return [(row["step"], row[key]) for row in self.history if key in row]
+POINTS = 20
+"""Rows of the training curve that a record keeps, at the most."""
+KEEP_SECONDS = 20.0
+"""How often a training in a trial keeps its state."""
 
 
 def fit(
-    model: nn.Module,
-    phases: Sequence[Phase],
+    problem: Problem,
     *,
-    generator: torch.Generator,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    evaluate_every: int = 0,
-    log_every: int = 10,
-    autocast: torch.dtype | None = None,
-    counted: Sequence[nn.Module] = (),
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 0,
-    tag: str = "",
-    stop_after: int | None = None,
-    title: str = "",
-) -> Fitted:
-    """Train `model` in place through all phases.
+    optimizer: MakeOptimizer,
+    model: nn.Module | None = None,
+    task: Task | None = None,
+    loss: Loss | None = None,
+    batches: Callable[[int], Batch] | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    passes: float = 1,
+    schedule: Schedule | None = None,
+    trains: Callable[[str], bool] | None = None,
+    after: Callable[[nn.Module, int], None] | None = None,
+    accumulate: int = 1,
+    clip: float | None = 1.0,
+) -> Solution:
+    """Train `model` (the problem's) in place, and give it back with its curve.
 
-    `evaluate` runs every `evaluate_every` steps and after each phase. `counted` are further modules (a teacher) whose
-    passes belong to the budget. With a `checkpoint` file, the state is kept there every `checkpoint_every` steps and a
-    later call continues from it; `tag` names what is trained, so that a file of another run is refused (BadInput).
-    `stop_after` ends early after so many steps, resumable. Progress is shown under `title`, if any. Raises TrialFailed
-    when the loss or the gradient is no longer finite.
+    `steps` are all that the budget pays for when each takes `passes` forward and backward passes of a batch; `batches`
+    are shuffled epochs over the task's training data; `loss(model, batch, generator)` is the task's; the `schedule` a
+    cosine to zero after a warm-up of 5% of the steps. The other arguments are those of `harness.train.loop.Phase`.
+    Raises TrialFailed when the budget is exceeded, or when the loss is no longer finite, naming the step.
     """
-    run = _Run(model, phases, generator, tag, Fitted())
-    position = run.restore(checkpoint) if checkpoint and checkpoint.exists() else (0, 0)
-    total, began = sum(phase.steps for phase in phases), time.perf_counter() - run.fitted.seconds
-
-    def keep() -> None:
-        run.fitted.seconds = time.perf_counter() - began
-        if checkpoint:
-            run.save(checkpoint, position)
-
-    with (
-        _as_found(model),
-        _global_seed(generator, run.global_state),
-        _counting((model, *counted), run.fitted.budget),
-        progress(title, total, done=run.fitted.budget.steps, show=bool(title)) as advance,
-    ):
-        model.train()
-        for index, phase in enumerate(phases):
-            if index < position[0]:
-                continue
-            step = position[1] if index == position[0] else 0
-            run.enter(phase, fresh=step == 0)
-            while step < phase.steps:
-                row = _step(run, phase, step, autocast)
-                step, position = step + 1, (index, step + 1)
-                done = run.fitted.budget.steps
-                if done % log_every == 0 or step == phase.steps:
-                    run.fitted.history.append(row)
-                if evaluate and (step == phase.steps or (evaluate_every and done % evaluate_every == 0)):
-                    run.fitted.history.append(_evaluate(run, phase, evaluate))
-                advance(done, _note(run.fitted.history, row))
-                stop = stop_after is not None and done >= stop_after
-                if stop or (checkpoint_every and done % checkpoint_every == 0):
-                    keep()
-                if stop:
-                    return run.fitted
-        run.fitted.complete = True
-        keep()
-    return run.fitted
+    task = task or problem.task
+    size = batch or problem.budget.batch
+    steps = problem.budget.steps(passes * accumulate, size) if steps is None else steps
+    phase = Phase(
+        steps=steps,
+        batches=batches or task.batches(size, problem.seed()),
+        loss=loss or task.loss,
+        optimizer=optimizer,
+        schedule=schedule or cosine(warmup=steps // 20),
+        trains=trains,
+        after=after,
+        accumulate=accumulate,
+        clip=clip,
+    )
+    return fit_phases(problem, [phase], model=model, task=task)
 
 
-@dataclass
-class _Run:
-    """The state that a checkpoint holds."""
-
-    model: nn.Module
-    phases: Sequence[Phase]
-    generator: torch.Generator
-    tag: str
-    fitted: Fitted
-    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
-    parameters: list[nn.Parameter] = field(default_factory=list)
-    global_state: Tensor | None = None
-    _pending: list[dict[str, Any]] | None = None
-
-    @property
-    def plan(self) -> str:
-        shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
-        phases = [[phase.name, phase.steps, phase.accumulate] for phase in self.phases]
-        return json.dumps([self.tag, phases, shapes])
-
-    def enter(self, phase: Phase, *, fresh: bool) -> None:
-        """Choose what trains and make its optimizers; a phase entered in its middle takes up their saved states."""
-        if fresh and phase.start:
-            phase.start(self.model)
-        named = dict(self.model.named_parameters())
-        for name, parameter in named.items():
-            parameter.requires_grad_(phase.trains(name) if phase.trains else True)
-        training = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-        made = phase.optimizer(training)
-        self.optimizers = [made] if isinstance(made, torch.optim.Optimizer) else list(made)
-        self.parameters = list(training.values())
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-        if not fresh and self._pending:
-            for optimizer, state in zip(self.optimizers, self._pending, strict=True):
-                optimizer.load_state_dict(state)
-        self._pending = None
-
-    def save(self, path: Path, position: tuple[int, int]) -> None:
-        """Write the whole state, or leave the file as it was."""
-        state = {
-            "plan": self.plan,
-            "position": position,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "generator": self.generator.get_state(),
-            "global": torch.get_rng_state(),
-            "fitted": asdict(self.fitted),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-
-    def restore(self, path: Path) -> tuple[int, int]:
-        try:
-            state = torch.load(path, weights_only=True)
-        except Exception as error:
-            raise BadInput(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it") from error
-        if state["plan"] != self.plan:
-            raise BadInput(f"{path}: the checkpoint of another plan, model or data; delete it or start fresh")
-        self.model.load_state_dict(state["model"])
-        self.generator.set_state(state["generator"])
-        self.global_state, self._pending = state["global"], state["optimizers"]
-        budget = Budget(**state["fitted"].pop("budget"))
-        self.fitted = Fitted(**state["fitted"], budget=budget)
-        return state["position"]
+def fit_phases(
+    problem: Problem, phases: Sequence[Phase], *, model: nn.Module | None = None, task: Task | None = None
+) -> Solution:
+    """Train through several phases; see `Phase` for what one is."""
+    model = model if model is not None else problem.model  # type: ignore[attr-defined]
+    total = sum(phase.steps for phase in phases)
+    if total < 1:
+        raise BadInput(f"the budget leaves {total} steps for training; it takes at least 1")
+    problem.trainings += 1
+    file = problem.folder / f"training-{problem.trainings}.pt" if problem.folder else None
+    fitted = run_phases(
+        model,
+        phases,
+        generator=problem.generator,
+        evaluate=developing(problem, task or problem.task),
+        evaluate_every=max(1, total // 10),
+        log_every=max(1, total // POINTS),
+        meter=problem.budget,
+        checkpoint=file,
+        checkpoint_seconds=KEEP_SECONDS,
+    )
+    curve = [{key: row[key] for key in ("step", "loss", "dev_loss") if key in row} for row in fitted.history]
+    return Solution(model=model, log={"curve": curve, "passes": asdict(fitted.passes)})
 
 
-def _step(run: _Run, phase: Phase, step: int, autocast: torch.dtype | None) -> dict[str, Any]:
-    """One update; its row of history."""
-    device = next(run.model.parameters()).device.type
-    sums: dict[str, float] = {}
-    for part in range(phase.accumulate):
-        with torch.autocast(device, dtype=autocast, enabled=autocast is not None):
-            value = phase.loss(run.model, phase.batches(step * phase.accumulate + part), run.generator)
-        terms = {"loss": value} if isinstance(value, Tensor) else dict(value)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
-        (loss / phase.accumulate).backward()
-        for name, term in {**terms, "loss": loss}.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach()) / phase.accumulate
-    where = f"at step {step + 1} of phase {phase.name!r}"
-    if not math.isfinite(sums["loss"]):
-        raise TrialFailed(f"the loss is {sums['loss']} {where}")
-    norm = float(nn.utils.clip_grad_norm_(run.parameters, phase.clip or math.inf))
-    if not math.isfinite(norm):
-        raise TrialFailed(f"the gradient norm is {norm} {where}")
-    factor = phase.schedule(step, phase.steps)
-    for optimizer in run.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    run.fitted.budget.steps += 1
-    return {"step": run.fitted.budget.steps, "phase": phase.name, **sums, "lr_factor": factor, "grad_norm": norm}
+def developing(problem: Problem, task: Task) -> Callable[[nn.Module], dict[str, float]]:
+    """The loss on the development split, for a curve. It is no part of the cost."""
+    from harness.tasks import evaluate
 
+    def score(model: nn.Module) -> dict[str, float]:
+        with problem.budget.free(), kept_random_state():
+            return {"dev_loss": float(evaluate(task, model, task.dev)["loss"].mean())}
 
-def _evaluate(run: _Run, phase: Phase, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> dict[str, Any]:
-    """Evaluations are free: they are not part of the training budget."""
-    budget = asdict(run.fitted.budget)
-    run.model.eval()
-    with torch.no_grad():
-        scores = {name: float(value) for name, value in evaluate(run.model).items()}
-    run.model.train()
-    for name, value in budget.items():
-        setattr(run.fitted.budget, name, value)
-    return {"step": run.fitted.budget.steps, "phase": phase.name, **scores}
-
-
-def _note(history: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str:
-    latest: Mapping[str, Any] = next((r for r in reversed(history) if "lr_factor" not in r), {})
-    scores = [f"{name} {value:.4g}" for name, value in latest.items() if name not in ("step", "phase")]
-    return " ".join([f"loss {row['loss']:.4f}", *scores])
+    return score
 
 
 @contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    """Give the model back in the mode and with the trainable parameters it came with."""
-    training, trained = model.training, {name: p.requires_grad for name, p in model.named_parameters()}
-    try:
-        yield
-    finally:
-        model.train(training)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trained.get(name, True))
-
-
-@contextmanager
-def _global_seed(generator: torch.Generator, state: Tensor | None) -> Iterator[None]:
-    """Layers such as dropout draw from torch's global generator: seed it from ours, and give it back as it was."""
+def kept_random_state() -> Iterator[None]:
+    """Whatever draws from torch's global generator inside leaves it as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
-        if state is not None:
-            torch.set_rng_state(state)
         yield
-
-
-@contextmanager
-def _counting(modules: Sequence[nn.Module], budget: Budget) -> Iterator[None]:
-    """Count samples through the modules' forward calls; one made with gradients on is followed by a backward."""
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        batch = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-        samples = 1 if batch is None or batch.ndim == 0 else len(batch)
-        budget.forward += samples
-        if torch.is_grad_enabled():
-            budget.backward += samples
-
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from harness.errors import BadInput, nearest
-from harness.train.fit import Fitted
+from harness.train.loop import Fitted
 
 PACKAGE = "suites.reference"
 
@@ -114,7 +114,7 @@ def _cache_root() -> Path:
 
 def _card(name: str, report: Report, threads: int) -> str:
     """The model card: a README.md with the front matter that the Hub reads."""
-    budget, minutes = report.fitted.budget, report.fitted.seconds / 60
+    budget, minutes = report.fitted.passes, report.fitted.seconds / 60
     hardware = f"{platform.machine()} CPU, {threads} threads, torch {torch.__version__.partition('+')[0]}"
     trained = [
         ("updates", f"{budget.steps:,}"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness import data
 from harness.models import vision
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.reference import Report, Run
 from harness.train.schedules import cosine
 from suites.reference import images
@@ -42,7 +42,7 @@ def train(run: Run) -> Report:
         schedule=cosine(warmup=100),
     )
     hashes = [(f"digits ({split})", part.hash) for split, part in parts.items()]
-    fitted = fit(
+    fitted = run_phases(
         model,
         [phase],
         generator=torch.Generator().manual_seed(RECIPE["seed"]),

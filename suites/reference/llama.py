@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.train.fit import MakeOptimizer
+from harness.train.loop import MakeOptimizer
 
 BOS_ID, EOS_ID = 0, 1
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness import data
 from harness.models import open_model, vision
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.reference import Report, Run
 from harness.train.schedules import cosine
 from suites.reference import images
@@ -45,7 +45,7 @@ def train(run: Run) -> Report:
         schedule=cosine(warmup=50),
     )
     hashes = [("published weights", published.hash), *((f"cifar10 ({s})", part.hash) for s, part in parts.items())]
-    fitted = fit(
+    fitted = run_phases(
         model,
         [phase],
         generator=torch.Generator().manual_seed(RECIPE["seed"]),

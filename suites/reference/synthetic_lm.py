@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from harness import data, data_synthetic
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.reference import Report, Run
 from harness.train.schedules import warmup_stable_decay
 from suites.reference import llama, text
@@ -58,7 +58,7 @@ def train(run: Run) -> Report:
         optimizer=llama.optimizers(RECIPE),
         schedule=warmup_stable_decay(warmup=RECIPE["warmup"], decay=RECIPE["decay"]),
     )
-    fitted = fit(
+    fitted = run_phases(
         model,
         [phase],
         generator=generator,
@@ -79,7 +79,7 @@ def train(run: Run) -> Report:
         title="synthetic-lm",
         about=ABOUT.format(parameters=sum(p.numel() for p in model.parameters()), rate=data_synthetic.entropy_rate()),
         data=[("synthetic-lm (test)", test.hash)],
-        recipe={**RECIPE, "tokens seen": f"{fitted.budget.forward * RECIPE['context']:,}, each once"},
+        recipe={**RECIPE, "tokens seen": f"{fitted.passes.forward * RECIPE['context']:,}, each once"},
         measured=[
             ("loss on the test texts, nats per token", f"{losses.mean():.4f}"),
             ("least possible on the same tokens", f"{floor.mean():.4f}"),

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from harness import data
-from harness.train.fit import Phase, fit
+from harness.train.loop import Phase, run_phases
 from harness.train.reference import Report, Run
 from harness.train.schedules import warmup_stable_decay
 from suites.reference import llama, text
@@ -68,7 +68,7 @@ def train(run: Run) -> Report:
         schedule=warmup_stable_decay(warmup=RECIPE["warmup"], decay=RECIPE["decay"]),
         accumulate=PARTS,
     )
-    fitted = fit(
+    fitted = run_phases(
         model,
         [phase],
         generator=generator,
@@ -92,7 +92,7 @@ def train(run: Run) -> Report:
         title="tiny-llama",
         about=ABOUT.format(parameters=sum(p.numel() for p in model.parameters())),
         data=[*hashes, ("open-english-text (heldout)", heldout.hash), ("wikitext2 (test)", test.hash)],
-        recipe={**RECIPE, "tokens seen": f"{fitted.budget.forward * context:,} (of {len(tokens):,} in the data)"},
+        recipe={**RECIPE, "tokens seen": f"{fitted.passes.forward * context:,} (of {len(tokens):,} in the data)"},
         measured=compare(model, tokenizer, tokens, scored),
         fitted=fitted,
         license="cc-by-sa-4.0",

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import harness
-from harness import registry
+from harness import registry, tracks
 
-harness.__path__.append(str(Path(__file__).parent / "tracks"))
+tracks.__path__.append(str(Path(__file__).parent / "tracks"))
 registry.TRACKS = ("toy",)
 registry.HOME_PACKAGES = ("toy_methods",)
 registry.ENTRY_POINT_GROUP = "none"

@@ -1,6 +1,6 @@
 """Toy metrics."""
 
-from harness.toy.track import ToySubject
+from harness.tracks.toy import ToySubject
 
 from harness import Dataset, Scores, metric
 

@@ -1,6 +1,6 @@
 """A toy method that draws at random."""
 
-from harness.toy.track import ToyProblem
+from harness.tracks.toy import ToyProblem
 
 from harness import method
 

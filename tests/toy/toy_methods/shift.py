@@ -1,6 +1,6 @@
 """A toy method in a module of its own."""
 
-from harness.toy.track import ToyProblem
+from harness.tracks.toy import ToyProblem
 
 from harness import method
 

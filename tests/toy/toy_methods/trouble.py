@@ -8,7 +8,7 @@ import time
 from typing import Literal
 
 import numpy as np
-from harness.toy.track import ToyProblem
+from harness.tracks.toy import ToyProblem
 
 from harness import BadInput, TrialFailed, method
 

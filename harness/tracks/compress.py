@@ -15,9 +15,11 @@ from harness.errors import BadInput, nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from harness.compress.problem import Batch, CompressProblem, Solution
+    from harness.check import Check
+    from harness.compress.problem import Batch, CompressProblem
     from harness.metrics.subject import Subject
     from harness.registry import Entry
+    from harness.solution import Solution
 
 CALIBRATION: dict[str, Any] = {"dataset": None, "split": None, "samples": 128, "length": 512}
 """Fields of `calibration` and what they are when left out."""
@@ -117,3 +119,10 @@ def _known(given: Mapping[str, Any], fields: Any, owner: str) -> None:
     for name in given:
         if name not in fields:
             raise BadInput(f"{owner}: unknown field {name!r}; {nearest(str(name), fields)}")
+
+
+def checks() -> tuple[Check, ...]:
+    """The contract of a compression method."""
+    from harness.compress.checks import CHECKS
+
+    return CHECKS

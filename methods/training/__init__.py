@@ -1,0 +1,1 @@
+"""Training from fresh weights: optimizers, losses, reparameterizations."""
