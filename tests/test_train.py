@@ -167,7 +167,8 @@ def test_accumulated_batches_are_their_mean():
     whole, parts = nn.Linear(5, 3), nn.Linear(5, 3)
     parts.load_state_dict(whole.state_dict())
     run_phases(whole, [Phase(1, lambda i: ROWS[:16], loss, sgd)], generator=torch.Generator())
-    run_phases(parts, [Phase(1, lambda i: ROWS[4 * i : 4 * i + 4], loss, sgd, accumulate=4)], generator=torch.Generator())
+    four = Phase(1, lambda i: ROWS[4 * i : 4 * i + 4], loss, sgd, accumulate=4)
+    run_phases(parts, [four], generator=torch.Generator())
     torch.testing.assert_close(whole.weight, parts.weight)
 
 

@@ -27,8 +27,8 @@ class Subject:
     `preprocess`: a ModelHandle, or any object with those of them that the metric uses. `limit` is the most items of a
     metric. `forward` stands in for calling the model, for one that is streamed because it is larger than memory.
     `shares_prefixes`: whether the model can compute the common beginning of sequences once (None: not tried yet).
-    `tasks` are those that a trained model is evaluated on, by name; `model_for` gives the model for one of them, where it
-    depends on that. `extra` holds what else a track's own metrics read.
+    `tasks` are those that a trained model is evaluated on, by name; `model_for` gives the model for one of them, where
+    it depends on that. `extra` holds what else a track's own metrics read.
     """
 
     model: nn.Module
