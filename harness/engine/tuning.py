@@ -39,7 +39,7 @@ class Tuned:
 def tune(entry: Entry, track: Track, trial: Trial, build: Callable[[str], Any]) -> Tuned:
     """Solve the trial's problem with as many parameters as its `tuning` says. `build(place)` makes it anew.
 
-    Raises TrialFailed when no try succeeded, BadInput for a method with nothing to tune.
+    A method with fewer points than tries has no more of them. Raises TrialFailed when no try succeeded.
     """
     tried: list[dict[str, Any]] = []
     best, least = None, math.inf
@@ -74,15 +74,13 @@ def candidates(entry: Entry, trial: Trial) -> Iterator[dict[str, Any]]:
 
 
 def space(entry: Entry, given: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The values of every parameter that is tuned. BadInput for a method that has none."""
+    """The values of every parameter that is tuned."""
     axes: dict[str, list[Any]] = {}
     for name, factors in FACTORS.items():
         if name in entry.params and name not in given:
             default = float(entry.params[name].default) or FIRST_DECAY
             axes[name] = _accepted(entry, name, [float(f"{default * factor:.6g}") for factor in factors])
     axes |= {name: _accepted(entry, name, values) for name, values in entry.tune.items() if name not in given}
-    if not axes:
-        raise BadInput(f"method {entry.name} has nothing to tune: it has no lr or weight_decay, and declares no space")
     return axes
 
 
