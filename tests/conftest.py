@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 # Tests never reach a network: what is not on disk is not there.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nor do they read what an earlier run left, or leave anything behind.
+CACHE = tempfile.TemporaryDirectory(prefix="harness-cache-")
+os.environ["HARNESS_CACHE"] = CACHE.name
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,90 @@
+"""Tensors that take long to make and are the same for every method of a suite: trained bases, experts, zoos, features.
+
+They are kept as safetensors files in $HARNESS_CACHE, or in the user's cache folder, under a hash of what they are made
+from. The code that trains, the versions and the threads are part of that hash, so that a file never stands for what
+would now come out differently.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLACE = "HARNESS_CACHE"
+"""The variable that names the folder."""
+MAKERS = ("models", "tasks", "train")
+"""Packages of the harness whose code decides what a training comes to."""
+
+
+def cached(key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that `make` gives for `key`, made once: a later call, in this process or another, reads them.
+
+    `key` is everything the tensors depend on, as JSON holds it: content hashes, recipe, seed. Two processes that make
+    the same at once both do the work, and either file is right. Raises BadInput where the folder cannot be written.
+    """
+    from safetensors.torch import load_file, save_file
+
+    file = folder() / f"{digest(key)}.safetensors"
+    if file.exists():
+        with suppress(Exception):  # a damaged file is made again
+            return load_file(file)
+    made = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in make().items()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+            pass
+        try:
+            save_file(made, partial.name)
+            os.replace(partial.name, file)
+        finally:
+            Path(partial.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"${PLACE}: {file.parent} cannot be written ({error.strerror}); give another folder") from error
+    return made
+
+
+def folder() -> Path:
+    """Where the files are."""
+    if place := os.environ.get(PLACE):
+        return Path(place)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "harness"
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """The name of what is made from `key` by this code, here."""
+    text = json.dumps([key, _made_by()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _made_by() -> list[Any]:
+    import torch
+
+    machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    return [_code(), torch.__version__, torch.get_num_threads(), *machine]
+
+
+@functools.cache
+def _code() -> str:
+    """Hash of the code of the packages that train, without its words."""
+    from harness.registry import without_words
+
+    home = Path(__file__).parent
+    found = hashlib.sha256()
+    for file in sorted(file for package in MAKERS for file in (home / package).rglob("*.py")):
+        found.update(ast.dump(without_words(ast.parse(file.read_text(encoding="utf-8")))).encode())
+    return found.hexdigest()

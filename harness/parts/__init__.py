@@ -1,0 +1,1 @@
+"""Building blocks that methods of several families share: one module each, of functions."""
