@@ -22,6 +22,7 @@ _HOME = {
     "harness.train.fit": ("fit", "fit_phases"),
     "harness.train.loop": ("Phase",),
     "harness.tracks.train": ("TrainProblem",),
+    "harness.tracks.distill": ("DistillProblem", "LanguageDistillProblem"),
     "harness.compress.problem": ("CompressProblem", "LayerProblem"),
     "harness.compress": ("compress_layers", "inverse_factor", "solve_columns", "walk_blocks"),
     "harness.packed": ("Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum", "Uniform"),

@@ -25,7 +25,11 @@ from harness.solution import Solution
 SEED = 11
 
 
-def checks_on(track: str, specs: list[dict[str, Any]]) -> tuple[Check, ...]:
+Specs = list[dict[str, Any]] | Callable[[Entry], list[dict[str, Any]]]
+"""Specifications of small problems; of those that a method takes, where not every method takes all."""
+
+
+def checks_on(track: str, specs: Specs) -> tuple[Check, ...]:
     """The checks of a track's methods on the problems that `specs` describe."""
     made = [_named(check, track, specs) for check in CHECKS]
     return (every_parameter_has_a_default, *made)
@@ -198,11 +202,12 @@ def lent(problem: Any) -> dict[str, Tensor]:
     return found
 
 
-def _named(check: Callable[[Entry, Case], str], track: str, specs: list[dict[str, Any]]) -> Check:
+def _named(check: Callable[[Entry, Case], str], track: str, specs: Specs) -> Check:
     """A check over all of a track's small problems, under the check's own name."""
 
     def run(entry: Entry) -> str:
-        return "; ".join([check(entry, Case(track, spec)) for spec in specs])
+        fitting = specs(entry) if callable(specs) else specs
+        return "; ".join([check(entry, Case(track, spec)) for spec in fitting])
 
     run.__name__, run.__doc__ = check.__name__, check.__doc__
     return run

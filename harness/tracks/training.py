@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.problem import Problem
     from harness.solution import Solution
     from harness.tasks import Task
+    from harness.tracks.checks import Specs
     from harness.train.budget import Budget
 
 BUDGET: dict[str, Any] = {"steps": 400, "batch": 64, "forwards": 1.0, "backwards": 1.0}
@@ -133,7 +134,7 @@ def subject_of(problem: Problem, solution: Solution, tasks: Mapping[str, Task]) 
     return Subject(solution.model_for(one.name).eval(), one.kind, tasks=dict(tasks), model_for=solution.model_for)
 
 
-def common_checks(track: str, specs: list[dict[str, Any]]) -> tuple[Check, ...]:
+def common_checks(track: str, specs: Specs) -> tuple[Check, ...]:
     """The contract of every track whose methods train, on small problems given by their specifications."""
     from harness.tracks.checks import checks_on
 

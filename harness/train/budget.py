@@ -97,10 +97,13 @@ class Budget(Meter):
                 what = "updates" if name == "steps" else f"{name} passes of samples"
                 raise TrialFailed(f"the method took {spent} {what}; the problem grants {granted}")
 
-    def steps(self, passes: float = 1, batch: int | None = None) -> int:
-        """Updates that what is left pays for, when each takes `passes` forward and backward passes of a batch."""
-        left = min(self.granted.forward - self.passes.forward, self.granted.backward - self.passes.backward)
-        return min(self.granted.steps - self.passes.steps, int(left / (passes * (batch or self.batch))))
+    def steps(self, passes: float = 1, batch: int | None = None, forwards: float | None = None) -> int:
+        """Updates that what is left pays for, when each takes `passes` forward and backward passes of a batch;
+        `forwards` where it takes more forward than backward passes (a teacher's)."""
+        size, forwards = batch or self.batch, passes if forwards is None else forwards
+        forward = (self.granted.forward - self.passes.forward) / (forwards * size)
+        backward = (self.granted.backward - self.passes.backward) / (passes * size)
+        return min(self.granted.steps - self.passes.steps, int(forward), int(backward))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Distillation: a student taught by a trained teacher."""

@@ -1,0 +1,62 @@
+"""The loss of a taught student, and its training: what the methods of this family share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from harness import Batch, DistillProblem, Solution, fit
+from harness.parts.kd import divergences
+from harness.parts.softening import Operator
+from harness.tasks import per_sample
+from harness.train import optimizers
+from harness.train.schedules import Schedule
+
+FORWARDS = 2
+"""Forward passes of a step: the student's and the teacher's."""
+Answer = Callable[[Batch], Tensor]
+
+
+def teach(
+    problem: DistillProblem,
+    temperature: float,
+    alpha: float,
+    operator: Operator = "power",
+    *,
+    lr: float,
+    weight_decay: float,
+    model: nn.Module | None = None,
+    weights: Tensor | None = None,
+    answer: Answer | None = None,
+    steps: int | None = None,
+    schedule: Schedule | None = None,
+    after: Callable[[nn.Module, int], None] | None = None,
+) -> Solution:
+    """Train a student (the problem's) on alpha * T^2 KL + (1 - alpha) * cross-entropy, by AdamW.
+
+    `weights` (training samples,) multiply each sample's loss, whose sum is divided by the batch; `answer(batch)` gives
+    logits in the teacher's place; `steps` are all that the budget pays for.
+    """
+
+    def answers(batch: Batch) -> Tensor:
+        return problem.targets(batch.inputs)
+
+    reply = answer or answers
+
+    def loss(model: nn.Module, batch: Batch, generator: object) -> dict[str, Tensor]:
+        logits = problem.task.logits(model, batch.inputs)
+        soft = divergences(logits, reply(batch), temperature, operator)
+        hard = per_sample(logits, batch.labels)
+        weight = 1.0 if weights is None else weights[batch.rows]
+        return {"soft": alpha * (weight * soft).mean(), "hard": (1 - alpha) * (weight * hard).mean()}
+
+    return fit(
+        problem,
+        model=model,
+        optimizer=optimizers.adamw(lr, weight_decay),
+        loss=loss,
+        steps=problem.budget.steps(forwards=FORWARDS) if steps is None else steps,
+        schedule=schedule,
+        after=after,
+    )
