@@ -15,6 +15,7 @@ from harness.cli.check import check
 from harness.cli.doctor import doctor
 from harness.cli.listing import list_
 from harness.cli.reference import train_reference
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
 from harness.cli.table import table
@@ -64,5 +65,5 @@ def main() -> None:
     """Compare compression and training methods for neural networks under one protocol."""
 
 
-for command in (run, table, list_, show, check, train_reference, doctor):
+for command in (run, table, report, list_, show, check, train_reference, doctor):
     main.add_command(command)
