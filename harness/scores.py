@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,7 +24,8 @@ class Scores:
     `ids` are stable names of the items (never positions), `values` one score each, already divided by the item's
     weight (a per-token mean for a text window); `weights` its size (tokens; 1 by default); `targets` the reference
     values for a correlation. `blocks` names the unit that is resampled when neighbouring items depend on each other
-    (a document); one per item.
+    (a document); one per item. `nested` says that the items of each seed are its own (episodes, generated samples,
+    random splits): then only their summary is compared, and the seed is the unit.
     """
 
     ids: Sequence[str]
@@ -36,6 +38,7 @@ class Scores:
     targets: np.ndarray | None = None
     blocks: Sequence[str] | None = None
     extra: dict[str, float] = field(default_factory=dict)
+    nested: bool = False
 
     def __post_init__(self) -> None:
         for name in ("values", "weights", "targets"):
@@ -46,7 +49,8 @@ class Scores:
                 if value.shape != (len(self.ids),):
                     raise ValueError(f"{name} has shape {value.shape}; {len(self.ids)} items were named")
         if len(set(self.ids)) != len(self.ids):
-            raise ValueError("item ids are not unique")
+            twice = [one for one, count in Counter(self.ids).items() if count > 1]
+            raise ValueError(f"item ids are not unique: {', '.join(map(repr, twice[:3]))} ({len(twice)} such)")
 
     @property
     def value(self) -> float:

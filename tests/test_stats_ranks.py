@@ -42,13 +42,14 @@ def test_agreement_with_scipy_and_scikit_posthocs():
     assert (np.diag(found) == 1).all()
 
 
-def test_f_of_iman_and_davenport_is_that_of_an_analysis_of_variance_of_the_ranks():
+def test_f_is_that_of_an_analysis_of_variance_of_the_ranks():
     table = np.round(np.random.default_rng(3).normal(size=(9, 4)) + np.arange(4) * 0.5)  # with ties
     ranks = stats.rankdata(table, axis=1)
     column = ranks.mean(0)
     between = 9 * ((column - 2.5) ** 2).sum() / 3
     residual = ((ranks - column) ** 2).sum() / (3 * 8)
-    assert friedman(table)[2] == pytest.approx(stats.f.sf(between / residual, 3, 24), abs=1e-10)
+    freedom = 3 - 2 / 9
+    assert friedman(table)[2] == pytest.approx(stats.f.sf(between / residual, freedom, 8 * freedom), abs=1e-10)
 
 
 def test_the_order_of_datasets_and_methods_changes_nothing():
@@ -95,5 +96,8 @@ def test_bayesian_signed_rank_puts_its_weight_where_the_differences_are():
     assert mirrored.below == pytest.approx(above.above, abs=0.01)
     mixed = bayesian_signed_rank(rng.normal(size=15), 0.2)
     assert mixed.below + mixed.within + mixed.above == pytest.approx(1)
+    # One dataset: its weight w is Beta(1, prior), and only the pair of it with itself, of weight w^2, is above 0.3.
+    one = bayesian_signed_rank([0.4], 0.3, prior=0.5, samples=200_000)
+    assert one.above == pytest.approx(stats.beta.sf(0.5**0.5, 1, 0.5), abs=5e-3)
     with pytest.raises(BadInput, match="rope is -1"):
         bayesian_signed_rank(d, -1)

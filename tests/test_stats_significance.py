@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from stats_samples import score_set
 from statsmodels.stats.contingency_tables import mcnemar as textbook_mcnemar
+from statsmodels.stats.proportion import proportion_effectsize
 from statsmodels.stats.weightstats import ttost_paired
 
 from harness.stats import compare
@@ -112,6 +113,7 @@ def test_few_binary_items_without_discordance_claim_nothing():
 def test_effect_sizes():
     assert cohen_h(0.5, 0.5) == 0
     assert cohen_h(1.0, 0.0) == pytest.approx(np.pi)
+    assert cohen_h(0.81, 0.77) == pytest.approx(proportion_effectsize(0.81, 0.77), abs=1e-12)
     assert d_z(np.array([1.0, 2.0, 3.0])) == 2
     assert d_z(np.full(4, -0.5)) == -np.inf
     assert d_z(np.zeros(4)) == 0

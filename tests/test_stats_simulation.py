@@ -7,7 +7,7 @@ this prints the rows of the tables in docs/statistics.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -87,6 +87,13 @@ THREE_SEEDS = Design(items=200, seeds=3, seed_sd=0.05, cell_sd=0.5)
 FIVE_SEEDS = Design(items=200, seeds=5, seed_sd=0.1, cell_sd=0.5)
 TEN_SEEDS = Design(items=200, seeds=10, seed_sd=0.3, cell_sd=1.0)
 SEEDS_ONLY = Design(items=1, seeds=10, seed_sd=1.0, item_sd=0.0)
+
+
+def few_seeds(seeds: int, share: float) -> Design:
+    """200 items, and seeds that make this share of the variance of the mean beside the items."""
+    return Design(items=200, seeds=seeds, seed_sd=(seeds / 200 * share / (1 - share)) ** 0.5, cell_sd=0.5)
+
+
 DESIGNS = {
     "200 items": ONE_LEVEL,
     "50 items, heavy tails": Design(items=50, of_items=heavy),
@@ -94,8 +101,15 @@ DESIGNS = {
     "200 items, 3 seeds": THREE_SEEDS,
     "200 items, 5 seeds": FIVE_SEEDS,
     "200 items, 10 seeds": TEN_SEEDS,
+    "200 items, 3 seeds with half of the variance": few_seeds(3, 0.5),
+    "200 items, 3 seeds with nine tenths of the variance": few_seeds(3, 0.9),
     "10 seeds alone": SEEDS_ONLY,
 }
+TWO_SEEDS = {
+    f"200 items, 2 seeds with {name} of the variance": few_seeds(2, share)
+    for name, share in (("a tenth", 0.1), ("half", 0.5), ("nine tenths", 0.9))
+}
+ALONE = {f"{seeds} seeds alone": replace(SEEDS_ONLY, seeds=seeds) for seeds in (3, 5)}
 
 
 @cache
@@ -147,6 +161,22 @@ def test_level_of_the_permutation_test(name):
     require_level(f"paired permutation, {name}", share(one.p < LEVEL for one in comparisons(DESIGNS[name])))
 
 
+@pytest.mark.parametrize("name", TWO_SEEDS)
+def test_two_seeds_err_on_the_wide_side(name):
+    """A single degree of freedom for the spread of seeds: no rule holds its level for every share of it."""
+    found = comparisons(TWO_SEEDS[name])
+    wrong, covered = share(one.p < LEVEL for one in found), share(one.low <= 0 <= one.high for one in found)
+    printed("two seeds", name, f"{wrong:.1%}", f"{covered:.1%}")
+    assert wrong < 0.065
+    assert 0.93 < covered < 0.99
+
+
+def test_five_seeds_alone_never_reject():
+    found = comparisons(ALONE["5 seeds alone"])
+    assert min(one.p for one in found) == 1 / 16
+    assert {one.detectable for one in found} == {np.inf}
+
+
 @pytest.mark.parametrize("name", ["200 items", "200 items, 5 seeds", "200 items, 10 seeds", "10 seeds alone"])
 def test_level_of_two_one_sided_tests_at_the_margin(name):
     """The truth is the margin itself, where equivalence must not be claimed."""
@@ -182,7 +212,7 @@ def test_level_of_wilcoxon():
 
 
 def test_level_of_friedman():
-    """Datasets differ much more than methods; F of Iman and Davenport."""
+    """Datasets differ much more than methods."""
     rng = np.random.default_rng(3)
     tables = 5 * rng.normal(size=(EXPERIMENTS, 12, 1)) + rng.standard_t(3, size=(EXPERIMENTS, 12, 5))
     require_level("Friedman (F), 5 methods on 12 datasets", share(friedman(one)[2] < LEVEL for one in tables))
@@ -238,9 +268,10 @@ def test_level_of_differences_of_correlations():
 # Coverage
 
 
-@pytest.mark.parametrize("name", [*DESIGNS])
+@pytest.mark.parametrize("name", [*DESIGNS, *ALONE])
 def test_coverage_of_differences(name):
-    require_coverage(f"difference, {name}", share(one.low <= 0 <= one.high for one in comparisons(DESIGNS[name])))
+    found = comparisons((DESIGNS | ALONE)[name])
+    require_coverage(f"difference, {name}", share(one.low <= 0 <= one.high for one in found))
 
 
 def covered(draw: Callable[[np.random.Generator], ScoreSet], truth: float) -> float:

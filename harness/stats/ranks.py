@@ -18,10 +18,10 @@ from harness.stats.significance import Correction, adjust
 class Ranking:
     """Methods over datasets, in the order of `names`.
 
-    `ranks` are average ranks (1 is best). `friedman_p` is of Iman and Davenport's F, whose level holds for few
-    datasets; `friedman` and `chi2_p` are Friedman's own. `wilcoxon_p` (methods, methods) are those of all pairs after
-    correction. Methods whose average ranks are less than `critical_difference` apart cannot be told from each other
-    (Nemenyi); `cliques` are the largest such groups, as a critical-difference diagram joins them.
+    `ranks` are average ranks (1 is best). `friedman_p` is of the F statistic (see `friedman`), whose level holds for
+    few datasets; `friedman` and `chi2_p` are Friedman's own. `wilcoxon_p` (methods, methods) are those of all pairs
+    after correction. Methods whose average ranks are less than `critical_difference` apart cannot be told from each
+    other (Nemenyi); `cliques` are the largest such groups, as a critical-difference diagram joins them.
     """
 
     names: tuple[str, ...]
@@ -70,14 +70,19 @@ def average_ranks(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
 
 
 def friedman(table: np.ndarray) -> tuple[float, float, float]:
-    """(Friedman's chi-squared, its p, p of Iman and Davenport's F) of (datasets, methods)."""
+    """(Friedman's chi-squared, its p, p of Iman and Davenport's F) of (datasets, methods).
+
+    The degrees of freedom of F are those of Kendall's beta approximation (kendall1939problem), k - 1 - 2/n in place of
+    k - 1: with five methods on twelve datasets the level is then 5.0% instead of 5.4%.
+    """
     if np.ptp(table, axis=1).max() == 0:
         return 0.0, 1.0, 1.0
     n, k = table.shape
     chi2, p = stats.friedmanchisquare(*table.T)
     left = n * (k - 1) - chi2
     # The same order of methods on every dataset leaves nothing unexplained.
-    f_p = stats.f.sf((n - 1) * chi2 / left, k - 1, (k - 1) * (n - 1)) if left > 1e-9 * n * k else 0.0
+    freedom = k - 1 - 2 / n
+    f_p = stats.f.sf((n - 1) * chi2 / left, freedom, (n - 1) * freedom) if left > 1e-9 * n * k else 0.0
     return float(chi2), float(p), float(f_p)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,8 @@ class ScoreSet:
     """Per-item scores of one method under several seeds.
 
     `values` is (seeds S, items N), `weights` and `targets` are (N,), `blocks` (N,) integer codes of the unit of
-    resampling (a document); all items are in the order of `ids`, which is sorted.
+    resampling (a document); all items are in the order of `ids`, which is sorted. Where every seed has items of its own
+    (`nested`), the seed is the unit: there is one value a seed, its summary, and `items_of` keeps which items it is of.
     """
 
     ids: tuple[str, ...]
@@ -29,10 +30,11 @@ class ScoreSet:
     weights: np.ndarray | None = None
     targets: np.ndarray | None = None
     blocks: np.ndarray | None = None
+    items_of: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def stack(cls, scores: Sequence[Scores], seeds: Sequence[int]) -> ScoreSet:
-        """Align the scores of several seeds by item id.
+        """Align the scores of several seeds by item id; of nested ones keep a summary each, unless there is one seed.
 
         Raises BadInput where a seed is named twice, where two seeds do not cover the same items (naming the ids), where
         their signatures, weights, targets or blocks differ (naming the field), and where a score is not finite.
@@ -43,9 +45,13 @@ class ScoreSet:
         if twice:
             raise BadInput(f"seed {twice[0]} was given twice; every seed can be counted once")
         sets = [_one_seed(one, seed) for one, seed in zip(scores, seeds, strict=True)]
+        if len(sets) > 1 and any(one.nested for one in scores):
+            sets = [_seed_as_unit(one) for one in sets]
         for one in sets[1:]:
             require_pairable(sets[0], one, f"seed {seeds[0]}", f"seed {one.seeds[0]}")
-        return replace(sets[0], values=np.concatenate([one.values for one in sets]), seeds=tuple(seeds))
+        items_of = {seed: ids for one in sets for seed, ids in one.items_of.items()}
+        values = np.concatenate([one.values for one in sets])
+        return replace(sets[0], values=values, seeds=tuple(seeds), items_of=items_of)
 
     @property
     def value(self) -> float:
@@ -61,6 +67,10 @@ class ScoreSet:
             raise BadInput(f"there are no scores of seed {missing[0]}; there are seeds {_listed(self.seeds)}")
         rows = [self.seeds.index(seed) for seed in seeds]
         return replace(self, values=self.values[rows], seeds=tuple(seeds))
+
+
+ALL_ITEMS = "all items of the seed"
+"""The id of the only item where the seed is the unit."""
 
 
 def _one_seed(scores: Scores, seed: int) -> ScoreSet:
@@ -84,6 +94,18 @@ def _one_seed(scores: Scores, seed: int) -> ScoreSet:
     )  # fmt: skip
 
 
+def _seed_as_unit(one: ScoreSet) -> ScoreSet:
+    """One seed's items summed up: its mean (for an `exp_mean` that of the logarithm) or its correlation."""
+    if one.summary in ("mean", "exp_mean"):
+        value, summary = summarize(one.values[0], "mean", one.weights), one.summary
+    else:
+        value, summary = one.value, "mean"
+    return replace(
+        one, ids=(ALL_ITEMS,), values=np.array([[value]]), summary=summary, weights=None, targets=None, blocks=None,
+        items_of={one.seeds[0]: one.ids},
+    )  # fmt: skip
+
+
 def aligned_order(ids: Sequence[str]) -> np.ndarray:
     """Positions that sort the ids; BadInput names ids that occur twice."""
     names = np.asarray(ids)
@@ -97,7 +119,15 @@ def aligned_order(ids: Sequence[str]) -> np.ndarray:
 def require_pairable(first: ScoreSet, second: ScoreSet, first_name: str, second_name: str) -> None:
     """BadInput unless both are of one protocol, the same items, and the same weights, targets and blocks of them."""
     require_same_signature(first.signature, second.signature)
+    if bool(first.items_of) != bool(second.items_of):
+        one, other = (first_name, second_name) if second.items_of else (second_name, first_name)
+        raise BadInput(
+            f"{one} has one seed and {other} several, each with items of its own; give both the same seeds, two or more"
+        )
     require_same_items(first.ids, second.ids, first_name, second_name)
+    for seed in first.items_of.keys() & second.items_of.keys():
+        of_seed = f" (seed {seed})"
+        require_same_items(first.items_of[seed], second.items_of[seed], first_name + of_seed, second_name + of_seed)
     for name in ("summary", "higher_is_better"):
         if getattr(first, name) != getattr(second, name):
             raise BadInput(f"{first_name} and {second_name} differ in {name}: they are not the same metric")

@@ -56,13 +56,18 @@ def paired_permutation(pairs: Sequence[Units], rng: np.random.Generator, flips: 
 
     One seed: the units' signs. One unit: the seeds' signs. Both: the signs of the units' means over seeds, where the
     total to be reached is the one that is as rare among flips as the mean is in units of its two-level standard error,
-    read from Student's t (Satterthwaite, as the quasi-F of clark1973language). Flips alone would know nothing of the
-    variance between seeds, and flipping three or five seeds could never reject.
+    read from Student's t (the quasi-F of clark1973language, with the degrees of freedom of `variance`). Flips alone
+    would know nothing of the variance between seeds, and flipping three or five seeds could never reject.
     """
     if not pairs:
         return np.empty(0)
     observed = np.array([_total_to_reach(pair) for pair in pairs])
     return sign_flip(np.stack([flipped_units(pair) for pair in pairs], axis=1), rng, flips, observed)
+
+
+def least_p(units: int, flips: int = 10_000) -> float:
+    """The smallest p that flipping so many units can give: 2 of all patterns, or none of those drawn."""
+    return 2.0 ** (1 - units) if units <= EXACT_FLIPS else 1 / (flips + 1)
 
 
 def flipped_units(pair: Units) -> np.ndarray:

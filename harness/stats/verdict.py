@@ -20,6 +20,7 @@ from harness.stats.significance import (
     cohen_h,
     d_z,
     flipped_units,
+    least_p,
     mcnemar,
     paired_permutation,
     tost,
@@ -50,8 +51,9 @@ class Comparison:
     For a perplexity (`exp_mean`) the difference is that of the mean log, so that it does not depend on the level; the
     ratio of perplexities is its exponential. `p` is of the hypothesis of no difference, `equivalence_p` of a difference
     beyond the margin (None without a margin); `adjusted_...` are those after the table's correction, on which the
-    verdict rests. `detectable` is the smallest true difference that this design would have found with probability 0.8,
-    at the strictest level that the correction can ask of it.
+    verdict rests. `units` is the number of items, or of blocks of them; `least_p` is the smallest p that the test could
+    have given with so many pairs. `detectable` is the smallest true difference that this design would have found with
+    probability 0.8, at the strictest level that the correction can ask of it: infinite where `least_p` is above that.
     """
 
     difference: float
@@ -71,6 +73,26 @@ class Comparison:
     adjusted_equivalence_p: float | None = None
     standard_error: float = float("nan")
     freedom: float = float("nan")
+    units: int = 0
+    least_p: float = 0.0
+
+    @property
+    def caveat(self) -> str:
+        """What the number of seeds does not let this comparison say, in a sentence; empty where it says what it should.
+
+        With one seed the interval is over items alone. Few pairs (five seeds with one score each) cannot give a small
+        p. The spread between two seeds is a single difference.
+        """
+        if self.seeds == self.items == 1:
+            return "A single pair of numbers has neither an interval nor a test."
+        if self.least_p > 0.05:
+            pairs = f"{self.seeds} seeds" if self.levels == "seeds" else f"{self.units} independent items"
+            return f"{pairs} can give no p below {self.least_p:.2g}: no difference can be shown at the 5% level."
+        if self.seeds == 1:
+            return "One seed: interval and test are over items only and do not say what another seed would give."
+        if self.seeds == 2 and self.items > 1:
+            return "Two seeds: their spread rests on a single difference; the interval is wider than it need be."
+        return ""
 
     def power(self, difference: float, alpha: float = 0.05) -> float:
         """Probability that this design finds a true difference of this size."""
@@ -157,8 +179,9 @@ def compare_all(
     drawn = bootstrap_means(list(pairs.values()), resamples, rng)
     chances = paired_permutation(list(pairs.values()), rng, resamples)
     strictest = alpha if correction == "none" else alpha / len(methods)
+    least = least_p(len(flipped_units(pairs[next(iter(pairs))])), resamples)
     found = {
-        name: _compared(methods[name], baseline, pairs[name], replicates, float(p), margin, (alpha, strictest))
+        name: _compared(methods[name], baseline, pairs[name], replicates, (float(p), least), margin, (alpha, strictest))
         for name, replicates, p in zip(pairs, drawn, chances, strict=True)
     }
     return _judged(found, baseline.higher_is_better, alpha, correction)
@@ -198,11 +221,13 @@ def _compared(
     b: ScoreSet,
     pair: Units,
     replicates: np.ndarray,
-    p: float,
+    chances: tuple[float, float],
     margin: float | None,
     levels: tuple[float, float],
 ) -> Comparison:
-    """One pair, as if it were alone; `levels`: that of the interval, and the strictest that its test must meet."""
+    """One pair, as if it were alone. `chances`: p of the permutation test and the least it could have been; `levels`:
+    that of the interval, and the strictest that its test must meet."""
+    p, least = chances
     low, high = bca(pair, replicates, 1 - levels[0])
     value, freedom = variance(pair)
     error = float(np.sqrt(value))
@@ -213,12 +238,12 @@ def _compared(
         if len(a.seeds) == 1 and a.blocks is None:
             signs = a.values[0] - b.values[0]
             wins, losses = int((signs > 0).sum()), int((signs < 0).sum())
-            p, test = mcnemar(wins, losses), "exact McNemar"
+            p, test, least = mcnemar(wins, losses), "exact McNemar", 2.0 ** (1 - len(signs))
             within = None if margin is None else tost_binary(wins, losses, len(signs), margin)
     return Comparison(
         pair.estimate, low, high, p, test, effect, effect_name, "inconclusive",
-        detectable(error, freedom, levels[1]), pair.levels, len(a.ids), len(a.seeds),
-        equivalence_p=within, standard_error=error, freedom=freedom,
+        np.inf if least > levels[1] else detectable(error, freedom, levels[1]), pair.levels, len(a.ids), len(a.seeds),
+        equivalence_p=within, standard_error=error, freedom=freedom, units=pair.sums.shape[1], least_p=least,
     )  # fmt: skip
 
 
