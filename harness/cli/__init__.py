@@ -12,6 +12,8 @@ import click
 
 import harness
 from harness.cli.check import check
+from harness.cli.cite import cite
+from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.listing import list_
 from harness.cli.reference import train_reference
@@ -19,6 +21,7 @@ from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
 from harness.cli.table import table
+from harness.cli.verify import verify
 from harness.errors import BadInput, TrialFailed
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -65,5 +68,5 @@ def main() -> None:
     """Compare compression and training methods for neural networks under one protocol."""
 
 
-for command in (run, table, report, list_, show, check, train_reference, doctor):
+for command in (run, table, compare, cite, verify, report, list_, show, check, train_reference, doctor):
     main.add_command(command)

@@ -36,9 +36,9 @@ def find(text: str, key: str) -> str | None:
     return None
 
 
-def references(methods: Iterable[str], metrics: Iterable[str]) -> tuple[list[str], list[str]]:
+def references(methods: Iterable[str], metrics: Iterable[str], track: str | None = None) -> tuple[list[str], list[str]]:
     """(BibTeX entries of the papers of methods and metrics, each once; names of the methods that have none)."""
-    entries = [registry.get(name) for name in dict.fromkeys(methods)]
+    entries = [registry.get(name, track=track) for name in dict.fromkeys(methods)]
     entries += [registry.get(name, "metric") for name in dict.fromkeys(metrics)]
     found = [(entry, bibtex(entry)) for entry in entries]
     without = [entry.name for entry, text in found if text is None and entry.kind == "method"]

@@ -80,13 +80,13 @@ class _Builder:
         self.partners = pair_with_baseline(rows, scope.suite.baseline)
         baseline = scope.suite.baseline
         self.baselines = [at for at, row in enumerate(rows) if baseline is not None and matches(row, baseline)]
-        self.roles = [registry.get(point.method).role for point in scope.points]
+        self.roles = [registry.get(point.method, track=scope.suite.track).role for point in scope.points]
         self.tally = Tally()
         self.notes: list[str] = []
         self.protocol: list[str] = []
         self.row_notes: list[list[str]] = [[] for _ in scope.points]
         self.columns = [Column(METHOD, "method", text=True)]
-        self.labels = row_labels(scope.points)
+        self.labels = row_labels(scope.points, scope.suite.track)
         self.values: list[dict[str, Value]] = [{METHOD: label} for label in self.labels]
 
     def table(self) -> Table:

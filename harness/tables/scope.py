@@ -140,12 +140,12 @@ def short_names(labels: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def row_labels(points: Sequence[Point]) -> list[str]:
+def row_labels(points: Sequence[Point], track: str | None = None) -> list[str]:
     """Each method with its parameters that vary in this table or are not the default."""
     labels = []
     for point in points:
         siblings = [other.params for other in points if other.method == point.method]
-        params = registry.get(point.method).params
+        params = registry.get(point.method, track=track).params
         shown_params = {
             name: value
             for name, value in point.params.items()
