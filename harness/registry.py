@@ -74,6 +74,11 @@ class Entry:
         return self.function(*args, **kwargs)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its place in the registry. Methods of two tracks may have one name: `merge.average`, `predict.average`."""
+        return self.kind, f"{self.track}.{self.name}" if self.track else self.name
+
+    @property
     def module(self) -> str:
         return self.function.__module__
 
@@ -123,10 +128,10 @@ def _register(
         for value in values:
             params[parameter].check(value, name)
     entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role, dict(tune or {}))
-    other = _entries.get((kind, name))
+    other = _entries.get(entry.key)
     if other and other.module != entry.module:
         raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
-    _entries[kind, name] = entry
+    _entries[entry.key] = entry
     return entry
 
 
@@ -187,17 +192,27 @@ def entries(kind: str = "method", track: str | None = None) -> list[Entry]:
     return sorted(chosen, key=lambda entry: entry.name)
 
 
-def get(name: str, kind: str = "method") -> Entry:
-    """The entry of that name (hyphens and underscores are one); BadInput suggests the nearest."""
+def get(name: str, kind: str = "method", track: str | None = None) -> Entry:
+    """The entry of that name (hyphens and underscores are one), which may be given with its track (`merge.average`).
+
+    Where methods of several tracks bear it, that of `track`. Raises BadInput for a name that is unknown (suggesting the
+    nearest) or that could be either of several.
+    """
     discover()
-    entry = _entries.get((kind, name.replace("-", "_")))
-    if entry is None:
-        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, [n for k, n in _entries if k == kind])}")
-    return entry
+    wanted = name.replace("-", "_")
+    known = [entry for (k, _), entry in _entries.items() if k == kind]
+    found = [entry for entry in known if wanted in (entry.name, entry.key[1])]
+    if len(found) > 1:
+        found = [entry for entry in found if entry.track == track] or found
+    if not found:
+        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, [entry.name for entry in known])}")
+    if len(found) > 1:
+        raise BadInput(f"{kind} {name!r} is of several tracks; write {' or '.join(one.key[1] for one in found)}")
+    return found[0]
 
 
-def resolve(expression: Expression, kind: str = "method") -> Entry:
-    return get(expression.name, kind)
+def resolve(expression: Expression, kind: str = "method", track: str | None = None) -> Entry:
+    return get(expression.name, kind, track)
 
 
 def load_file(path: Path) -> list[Entry]:

@@ -53,7 +53,7 @@ def test_the_example_method_is_the_papers(example: Path) -> None:
     from harness import LayerProblem, registry
 
     (entry,) = registry.load_file(example)
-    registry._entries.pop((entry.kind, entry.name))
+    registry._entries.pop(entry.key)
     weight = torch.tensor([[1.0, -2.0, 3.0], [-5.0, 1.0, 0.0]])
     packed = entry(LayerProblem("layer", weight, generator=torch.Generator()))
     value = torch.tensor(10 / 3).half().float()
@@ -76,7 +76,7 @@ def test_the_example_suite_is_read(example: Path, tmp_path: Path) -> None:
     try:
         points = [str(point) for point in Scope.of(load_suite(path)).points]
     finally:
-        registry._entries.pop((entry.kind, entry.name))
+        registry._entries.pop(entry.key)
     assert points[-1] == "ternary_weights(threshold=0.7)"
 
 

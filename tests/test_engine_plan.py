@@ -170,7 +170,7 @@ def test_a_method_of_another_track_is_refused(toy: Toy) -> None:
     from harness import registry
 
     registry.get("shift")
-    registry._entries["method", "shift"] = dataclasses.replace(registry.get("shift"), track="train")
+    registry._entries["method", "toy.shift"] = dataclasses.replace(registry.get("shift"), track="train")
     with pytest.raises(BadInput) as caught:
         plan(toy.write())
     assert str(caught.value) == "toys.yaml:6: method shift is of track train; the suite is of track toy"

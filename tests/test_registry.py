@@ -217,3 +217,14 @@ def test_outside_announced_packages_only_the_module_itself_counts(package: Calla
     first = version_of(package, **modules)
     assert version_of(package, **{**modules, "helper": "x = 2\n"}) == first
     assert version_of(package, **{**modules, "mine": modules["mine"].replace("None", "1")}) != first
+
+
+def test_methods_of_two_tracks_may_share_a_name() -> None:
+    for track in ("merge", "predict"):
+        namespace = {"__name__": f"{track}_methods"}
+        exec('def shared(problem):\n    """Shared."""', namespace)
+        registry.method(track=track)(namespace["shared"])
+    assert registry.get("merge.shared").track == "merge"
+    assert registry.get("shared", track="predict").track == "predict"
+    with pytest.raises(BadInput, match=r"method 'shared' is of several tracks; write merge\.shared or predict\.shared"):
+        registry.get("shared")

@@ -206,7 +206,7 @@ def suite_points(suite: Suite) -> tuple[Point, ...]:
 
 
 def _method(suite: Suite, expression: Expression) -> Entry:
-    entry = registry.resolve(expression)
+    entry = registry.resolve(expression, track=suite.track)
     if entry.track != suite.track:
         raise BadInput(f"method {entry.name} is of track {entry.track}; the suite is of track {suite.track}")
     return entry
@@ -224,7 +224,7 @@ def _baseline(suite: Suite) -> None:
 def _only(suite: Suite, points: tuple[Point, ...], text: str) -> tuple[Point, ...]:
     try:
         expression = parse_expression(text)
-        entry = registry.resolve(expression)
+        entry = registry.resolve(expression, track=suite.track)
         wanted = list(bind(expression, entry.params, entry.name))
     except BadInput as error:
         raise BadInput(f"--only: {error}") from None

@@ -61,7 +61,7 @@ class _Run:
 
     def all(self) -> None:
         trial = self.trial
-        entry = _as_planned("method", trial.point.method, trial.point.version)
+        entry = _as_planned("method", trial.point.method, trial.point.version, trial.track)
         metrics = [(call, _as_planned("metric", call.name, call.version)) for call in trial.metrics]
         track = track_module(trial.track)
         _seed_everything(trial.hash)
@@ -114,9 +114,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _as_planned(kind: str, name: str, version: str) -> Entry:
+def _as_planned(kind: str, name: str, version: str, track: str | None = None) -> Entry:
     """The registered function, if its source is what the plan saw: a result must not be filed under other code."""
-    entry = registry.get(name, kind)
+    entry = registry.get(name, kind, track)
     if entry.version != version:
         raise BadInput(f"the source of {kind} {name} changed while the suite was running; run it again")
     return entry
