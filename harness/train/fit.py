@@ -3,10 +3,10 @@ the state of a training that may be killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -82,23 +82,31 @@ def fit_phases(
         phases,
         generator=problem.generator,
         evaluate=developing(problem, task or problem.task),
-        evaluate_every=max(1, total // 10),
+        evaluate_every=max(1, total // problem.evaluations),
         log_every=max(1, total // POINTS),
         meter=problem.budget,
         checkpoint=file,
         checkpoint_seconds=KEEP_SECONDS,
     )
-    curve = [{key: row[key] for key in ("step", "loss", "dev_loss") if key in row} for row in fitted.history]
-    return Solution(model=model, log={"curve": curve, "passes": asdict(fitted.passes)})
+    return Solution(
+        model=model, log={"curve": [_point(row) for row in fitted.history], "passes": asdict(fitted.passes)}
+    )
 
 
-def developing(problem: Problem, task: Task) -> Callable[[nn.Module], dict[str, float]]:
-    """The loss on the development split, for a curve. It is no part of the cost."""
+def _point(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record's curve keeps of a row of history: the loss of a step, all that an evaluation found."""
+    left_out = ("phase",) if "dev_loss" in row else [key for key in row if key not in ("step", "loss")]
+    return {key: value for key, value in row.items() if key not in left_out}
+
+
+def developing(problem: Problem, task: Task) -> Callable[[nn.Module], dict[str, Any]]:
+    """The loss on the development split and what the problem looks at along the way. It is no part of the cost."""
     from harness.tasks import evaluate
 
-    def score(model: nn.Module) -> dict[str, float]:
+    def score(model: nn.Module) -> dict[str, Any]:
         with problem.budget.free(), kept_random_state():
-            return {"dev_loss": float(evaluate(task, model, task.dev)["loss"].mean())}
+            found = {"dev_loss": float(evaluate(task, model, task.dev)["loss"].mean())}
+            return found | dict(problem.along(model) if problem.along else {})
 
     return score
 

@@ -71,7 +71,7 @@ def run_phases(
     phases: Sequence[Phase],
     *,
     generator: torch.Generator,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     evaluate_every: int = 0,
     log_every: int = 10,
     autocast: torch.dtype | None = None,
@@ -86,7 +86,8 @@ def run_phases(
 ) -> Fitted:
     """Train `model` in place through all phases.
 
-    `evaluate` runs every `evaluate_every` steps and after each phase; its passes are free. `counted` are further
+    `evaluate` runs every `evaluate_every` steps and after each phase; its passes are free, its values numbers or lists
+    of numbers. `counted` are further
     modules (a teacher) whose passes count, `meter` is what counts them: a budget has a limit. With a `checkpoint` file,
     the state is kept there every `checkpoint_every` steps or `checkpoint_seconds`, and a later call continues from it;
     `tag` names what is trained, so that a file of another run is refused (BadInput). `stop_after` ends early after so
@@ -252,17 +253,18 @@ def _step(run: _Run, phase: Phase, step: int, autocast: torch.dtype | None) -> d
     return {"step": run.steps, "phase": phase.name, **sums, "lr_factor": factor, "grad_norm": norm}
 
 
-def _evaluate(run: _Run, phase: Phase, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> dict[str, Any]:
+def _evaluate(run: _Run, phase: Phase, evaluate: Callable[[nn.Module], Mapping[str, Any]]) -> dict[str, Any]:
     run.model.eval()
     with torch.no_grad():
-        scores = {name: float(value) for name, value in evaluate(run.model).items()}
+        found = evaluate(run.model).items()
+    scores = {name: value if isinstance(value, list) else float(value) for name, value in found}
     run.model.train()
     return {"step": run.steps, "phase": phase.name, **scores}
 
 
 def _note(history: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str:
     latest: Mapping[str, Any] = next((r for r in reversed(history) if "lr_factor" not in r), {})
-    scores = [f"{name} {value:.4g}" for name, value in latest.items() if name not in ("step", "phase")]
+    scores = [f"{name} {value:.4g}" for name, value in latest.items() if name != "step" and isinstance(value, float)]
     return " ".join([f"loss {row['loss']:.4f}", *scores])
 
 

@@ -1,0 +1,1 @@
+"""Adapting a pretrained model: adapters, sparse updates, and what they are compared with."""
