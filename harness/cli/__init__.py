@@ -16,6 +16,7 @@ from harness.cli.cite import cite
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.listing import list_
+from harness.cli.publish import import_, publish
 from harness.cli.reference import train_reference
 from harness.cli.report import report
 from harness.cli.run import run
@@ -68,5 +69,19 @@ def main() -> None:
     """Compare compression and training methods for neural networks under one protocol."""
 
 
-for command in (run, table, compare, cite, verify, report, list_, show, check, train_reference, doctor):
+for command in (
+    run,
+    table,
+    compare,
+    cite,
+    verify,
+    publish,
+    import_,
+    report,
+    list_,
+    show,
+    check,
+    train_reference,
+    doctor,
+):
     main.add_command(command)

@@ -56,15 +56,12 @@ def analyse(scope: Scope, method: str, than: str, ledger: Ledger) -> Iterator[An
     first, second = (_expression(scope, text) for text in (method, than))
     chosen = [point for point in scope.points if _fits(point, first)]
     chosen += [point for point in scope.points if _fits(point, second) and point not in chosen]
-    rows = [(point.method, point.params) for point in chosen]
-    partners = [
-        partner if _fits(point, first) and partner is not None else None
-        for point, partner in zip(chosen, pair_with_baseline(rows, second), strict=True)
-    ]
+    paired = pair_with_baseline([(point.method, point.params) for point in chosen], second)
+    partners = [partner if _fits(point, first) else None for point, partner in zip(chosen, paired, strict=True)]
     for text, expression in ((method, first), (than, second)):
         if not any(_fits(point, expression) for point in scope.points):
-            names = ", ".join(dict.fromkeys(point.method for point in scope.points))
-            raise BadInput(f"{text}: suite {scope.suite.name} has no such row; its methods are {names}")
+            known = ", ".join(dict.fromkeys(point.method for point in scope.points))
+            raise BadInput(f"{text}: suite {scope.suite.name} has no such row; its methods are {known}")
     if not any(partner is not None for partner in partners):
         raise BadInput(
             f"{method} and {than}: no row of one has a single row of the other with the same values of the parameters "

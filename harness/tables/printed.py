@@ -87,7 +87,7 @@ def _latex(text: str, path: Path) -> Iterator[Printed]:
             continue
         head, _, body = block.partition(r"\midrule")
         heads = _distinct(_heads(head)[1:])
-        cells = {}
+        cells: dict[tuple[str, str], str] = {}
         for line in re.findall(r"^(.*?)\\\\[ \t]*$", body, re.MULTILINE):
             first, *rest = (plain(cell) for cell in re.split(r"(?<!\\)&", line))
             cells |= {(_row(first), name): cell for name, cell in zip(heads, rest, strict=False)}

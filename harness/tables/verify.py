@@ -53,17 +53,23 @@ class Verified:
 
 def verify_file(path: Path, ledger: Ledger, suite: Suite | None = None) -> list[Verified]:
     """Recompute every table of a file. Raises BadInput where the ledger does not have a table's records."""
-    return [_verify(printed, path, _recompute(printed, path, ledger, suite)) for printed in read_printed(path)]
+    known: dict[str, list[Table]] = {}
+    return [_verify(printed, path, _recompute(printed, path, ledger, suite, known)) for printed in read_printed(path)]
 
 
-def _recompute(printed: Printed, path: Path, ledger: Ledger, suite: Suite | None) -> Table:
-    """The table that the id names, from the ledger."""
+def _recompute(
+    printed: Printed, path: Path, ledger: Ledger, suite: Suite | None, known: dict[str, list[Table]]
+) -> Table:
+    """The table that the id names, from the ledger; `known` keeps a suite's tables by what they were asked for."""
     wanted = _parts(printed.id, path)
     name, options = _scope(printed.command, wanted["suite"])
     loaded = suite or load_suite(name)
     if loaded.name != wanted["suite"]:
         raise BadInput(f"{path}: table {printed.id} is of suite {wanted['suite']}, not of {loaded.name}")
-    tables = tabulate(Scope.of(loaded, **options), ledger)
+    asked = f"{loaded.path} {options}"
+    if asked not in known:
+        known[asked] = tabulate(Scope.of(loaded, **options), ledger)
+    tables = known[asked]
     at = int(wanted["problem"])
     if not 1 <= at <= len(tables):
         raise BadInput(f"{path}: unknown table {printed.id}: suite {loaded.name} has {len(tables)} problems")

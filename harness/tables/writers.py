@@ -55,11 +55,12 @@ def write_files(tables: Sequence[Table], folder: Path) -> list[Path]:
     paths = []
     for form in FORMATS.values():
         paths.append(folder / f"table.{form.extension}")
-        _write(paths[-1], form.render(tables))
+        write_whole(paths[-1], form.render(tables))
     return paths
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, or leave what was there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
