@@ -2,7 +2,7 @@
 
 An operator maps a distribution p over V classes to a softer one, S_T(p), for a temperature T >= 1. Where both models'
 logits are at hand, `soft_log_probabilities` computes it without leaving the log domain. The axioms are those of the
-paper's abstract (paper key kim2026sparse); operators other than `power` are our reading.
+paper's abstract (paper key flouro2026sparse); operators other than `power` are our reading.
 """
 
 from __future__ import annotations
