@@ -182,6 +182,30 @@ def test_block_calls_and_records() -> None:
             torch.testing.assert_close(block.original_calls()[0](block.original), output)
 
 
+def test_a_record_runs_a_block_only_as_far_as_it_must() -> None:
+    problem = make_problem("llama")
+    block = next(walk_blocks(problem))
+    runs: list[str] = []
+    block.module.mlp.register_forward_hook(lambda *_: runs.append("mlp"))
+    found = [recorded["self_attn"] for recorded in block.record("self_attn")]
+    assert runs == ["mlp"]  # on the first batch, to see that attention is called once
+    for call in found:
+        torch.testing.assert_close(call(block.module.self_attn)[0], call.output[0])
+    (first, last), both = found, list(block.record("self_attn", "mlp"))
+    assert [set(recorded) for recorded in both] == [{"self_attn", "mlp"}] * 2
+    assert torch.equal(first.output[0], both[0]["self_attn"].output[0])
+    assert torch.equal(last.output[0], both[1]["self_attn"].output[0])
+
+
+def test_a_record_of_a_module_that_is_called_twice_is_of_its_last_call() -> None:
+    problem = make_problem("llama")
+    block = next(walk_blocks(problem))
+    norm = block.module.input_layernorm
+    block.module.post_attention_layernorm = norm
+    for call, recorded in zip(block.calls(), block.record("input_layernorm"), strict=True):
+        assert not torch.equal(recorded["input_layernorm"].hidden, call.hidden)
+
+
 def test_the_inputs_of_a_block_are_gone_when_the_next_ones_were_asked_for() -> None:
     walk = walk_blocks(make_problem("llama"))
     first = next(walk)

@@ -86,18 +86,24 @@ class Block:
     def record(self, *names: str, original: bool = False) -> Iterator[dict[str, Call]]:
         """For each batch: how the modules of these names inside the block are called now, and what they return.
 
-        Of a module that is called more than once, the last call. `original`: in the original model.
+        Of a module that is called more than once, the last call. `original`: in the original model. The first batch is
+        run to its end, to see whether each is called once; the others then only as far as is needed.
         """
         module = self.original if original else self.module
+        once = False
         for call in self.original_calls() if original else self.calls():
-            seen: dict[str, Call] = {}
-            hooks = [_note_call(module.get_submodule(name), name, seen) for name in names]
+            seen: list[tuple[str, Call]] = []
+            enough = len(names) if once else None
+            hooks = [_note_call(module.get_submodule(name), name, seen, enough) for name in names]
             try:
                 call(module)
+            except Stop:
+                pass
             finally:
                 for hook in hooks:
                     hook.remove()
-            yield seen
+            once = sorted(name for name, _ in seen) == sorted(names)
+            yield dict(seen)
 
     def set(self, layer_name: str, packed: PackedWeight) -> Tensor:
         """Replace a layer's weight by what `packed` dequantizes to, and return that, (m, n) float32.
@@ -203,9 +209,13 @@ def _run_to(layer: nn.Module, block: nn.Module, calls: Sequence[Call]) -> Iterat
         yield seen
 
 
-def _note_call(module: nn.Module, name: str, seen: dict[str, Call]) -> Any:
+def _note_call(module: nn.Module, name: str, seen: list[tuple[str, Call]], enough: int | None) -> Any:
+    """Note the calls of a module, and end the pass when those of `enough` modules have been noted."""
+
     def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        seen[name] = Call(args, kwargs, output)
+        seen.append((name, Call(args, kwargs, output)))
+        if len(dict(seen)) == enough:
+            raise Stop
 
     return module.register_forward_hook(note, with_kwargs=True)
 

@@ -7,13 +7,13 @@ columns, W[:, j+1:] -= e U[j, j+1:], and in the end W0 - Q = E U, so that tr((W0
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from harness.compress.threads import threads
 from harness.errors import TrialFailed
 
 Round = Callable[[Tensor, int], Tensor]
@@ -160,7 +160,7 @@ class _Solver:
             self.solve(middle, b, depth)
             return
         if width == self.group and self.start_group is not None:
-            with _threads(self.threads):
+            with threads(self.threads):
                 self.start_group(self.columns[a:b], a)
         if width == self.block:
             self._block(a, b, depth)
@@ -169,9 +169,8 @@ class _Solver:
 
     def _block(self, a: int, b: int, depth: int) -> None:
         self.first_of_block = a
-        # Thousands of operations, too small to share: waiting for each other costs threads more than they save, and
-        # ten times more on a busy machine.
-        with _threads(1):
+        # Thousands of operations on single columns.
+        with threads(1):
             self.solve(a, b, depth + 1)
             self.loss += self.errors[a:b].square().sum(0)
         if self.keeps_latent and self.carry is not None:
@@ -194,13 +193,3 @@ class _Solver:
             for factor, rows, sign in self.terms:
                 self.columns[j + 1 : b].addr_(factor[j, j + 1 : b], rows[j], alpha=sign)
             w.copy_(q)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
