@@ -13,6 +13,7 @@ import click
 import harness
 from harness.cli.check import check
 from harness.cli.cite import cite
+from harness.cli.claims import claims
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.listing import list_
@@ -75,6 +76,7 @@ for command in (
     compare,
     cite,
     verify,
+    claims,
     publish,
     import_,
     report,

@@ -120,11 +120,8 @@ class _Builder:
         return Citation(identity, self.scope.command)
 
     def _title(self) -> str:
-        spec = self.problem.spec
-        name = str(spec.get("model", f"problem {self.at + 1}"))
-        same = sum(other.spec.get("model") == spec.get("model") for other in self.scope.problems)
         limit = f", first {self.scope.limit} items of each metric" if self.scope.limit else ""
-        return (f"{name} (problem {self.at + 1})" if same > 1 and "model" in spec else name) + limit
+        return self.scope.title(self.at) + limit
 
     def _numbers(self, notes: Sequence[str]) -> tuple[int, ...]:
         """The numbers of a row's notes; a note that several rows share is listed once."""

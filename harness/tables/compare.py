@@ -71,9 +71,8 @@ def analyse(scope: Scope, method: str, than: str, ledger: Ledger) -> Iterator[An
     places = [scope.points.index(point) for point in chosen]
     names = row_labels(scope.points, scope.suite.track)
     for at, problem in enumerate(scope.problems):
-        title = str(problem.spec.get("model", f"problem {at + 1}"))
         taken = [found.get((at, place), {}) for place in places]
-        rows = _Rows(scope, title, [names[place] for place in places], taken, partners, ledger)
+        rows = _Rows(scope, scope.title(at), [names[place] for place in places], taken, partners, ledger)
         yield from _problem(rows, metric_labels(problem))
 
 

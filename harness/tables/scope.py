@@ -66,6 +66,13 @@ class Scope:
             return shlex.join(["harness", "run", *words])
         return shlex.join(["harness", "table", *words, "--correction", self.correction])
 
+    def title(self, at: int) -> str:
+        """What a problem is called: its model, with its number where several have the same one."""
+        spec = self.problems[at].spec
+        name = str(spec.get("model", f"problem {at + 1}"))
+        same = sum(other.spec.get("model") == spec.get("model") for other in self.problems)
+        return f"{name} (problem {at + 1})" if same > 1 and "model" in spec else name
+
     def places(self) -> dict[str, tuple[int, int, int]]:
         """Where a record belongs, by the cell it fills: (problem, method point, seed)."""
         suite = self.suite
