@@ -21,7 +21,8 @@ class Solution:
     these in it. Any other method gives the `model` itself, or, where it depends on a condition (a task of a merged
     model, an instance), a function from the condition to the model. `stored` holds the tensors that are kept beside
     what the problem came with (an adapter, a sparse update, a basis of merged models); without it, they are the
-    model's. `arch` describes an architecture that was searched. `log` keeps figures by part (a layer, a phase).
+    model's. `arch` describes an architecture that was searched. `extra` holds what else the track's own metrics read
+    (aligned models, generated weights). `log` keeps figures by part (a layer, a phase).
     """
 
     packed: dict[str, PackedWeight] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Solution:
     model: nn.Module | Callable[[Any], nn.Module] | None = None
     stored: Mapping[str, Tensor] | None = None
     arch: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def model_for(self, condition: Any = None) -> nn.Module:
         """The model under a condition; the only one there is, where there is no choice."""
