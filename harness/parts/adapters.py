@@ -122,3 +122,57 @@ class LoRA(nn.Module):
     @staticmethod
     def count(shape: tuple[int, int], rank: int) -> int:
         return rank * sum(shape)
+
+
+class Bone(nn.Module):
+    """The block adapter of Kang (2024) without weight guide: the same matrix (m, r) is added to every r columns.
+
+    `B` (r, m) is zero at first; y = W x + B^T (sum of the r-wide pieces of x), the last piece padded with zeros. The
+    change has rank r at most.
+    """
+
+    def __init__(self, shape: tuple[int, int], block: int):
+        super().__init__()
+        self.B = nn.Parameter(torch.zeros(block, shape[0]))
+
+    def delta(self, weight: Tensor) -> Tensor:
+        n = weight.shape[1]
+        return self.B.T.repeat(1, -(-n // len(self.B)))[:, :n]
+
+    def base(self, merged: Tensor) -> Tensor:
+        return merged - self.delta(merged)
+
+    @staticmethod
+    def count(shape: tuple[int, int], block: int) -> int:
+        return shape[0] * block
+
+
+class Bat(nn.Module):
+    """Block affine transformation (Kang 2024): block (a, b) of the weight, r x r, becomes W_ab + W_ab B_a + B_a.
+
+    `B` (m / r, r, r) is zero at first, a matrix for each block row. The weight guides its own change, whose rank has no
+    bound but the weight's shape. Raises BadInput where r does not divide both of the weight's sides.
+    """
+
+    def __init__(self, shape: tuple[int, int], block: int):
+        super().__init__()
+        if shape[0] % block or shape[1] % block:
+            raise BadInput(f"bat: block={block} does not divide a weight of {shape[0]} x {shape[1]}; give a divisor")
+        self.B = nn.Parameter(torch.zeros(shape[0] // block, block, block))
+
+    def delta(self, weight: Tensor) -> Tensor:
+        blocks = self._blocks(weight)
+        return (torch.einsum("arbk,akc->arbc", blocks, self.B) + self.B[:, :, None]).reshape(weight.shape)
+
+    def base(self, merged: Tensor) -> Tensor:
+        identity = torch.eye(self.B.shape[1], dtype=self.B.dtype, device=self.B.device)
+        shifted = (self._blocks(merged) - self.B[:, :, None]).flatten(1, 2)  # (a, r * b, r)
+        return torch.linalg.solve(identity + self.B, shifted, left=False).reshape(merged.shape)
+
+    def _blocks(self, weight: Tensor) -> Tensor:
+        """(m, n) -> (m / r, r, n / r, r)."""
+        return weight.unflatten(1, (-1, self.B.shape[1])).unflatten(0, (-1, self.B.shape[1]))
+
+    @staticmethod
+    def count(shape: tuple[int, int], block: int) -> int:
+        return shape[0] * block

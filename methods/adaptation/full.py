@@ -7,6 +7,6 @@ from harness.train import optimizers
 
 
 @method(track="adapt")
-def full(problem: AdaptProblem, *, lr: Positive = 3e-4, weight_decay: Weight = 0.0) -> Solution:
+def full(problem: AdaptProblem, *, lr: Positive = 1e-3, weight_decay: Weight = 0.0) -> Solution:
     """Every weight trains, whatever number of them is granted; the whole model is stored."""
     return fit(problem, optimizer=optimizers.adamw(lr, weight_decay))
