@@ -55,6 +55,9 @@ def test_a_limit_keeps_the_first_images():
     scores = top1(sample, dataset="any")
     assert (scores.values == right[:10]).all()
     assert "|items:10|" in scores.signature
+    assert (top1(sample, dataset="any", images=4).values == right[:4]).all()
+    sample.limit = None
+    assert (top1(sample, dataset="any", images=20).values == right[:20]).all()
 
 
 def test_labels_beyond_the_model_are_refused():
