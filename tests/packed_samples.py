@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.packed import Dense, LowRank, PackedWeight, Rows, SemiStructured, Sparse, SparseRows, Sum, Uniform
+from harness.packed import (
+    BitPlanes,
+    Codebook,
+    Dense,
+    DFloat11,
+    LowRank,
+    PackedWeight,
+    Rows,
+    SemiStructured,
+    Sparse,
+    SparseRows,
+    SparseTernary,
+    Sum,
+    Ternary,
+    Uniform,
+)
 from harness.packed.bits import pack_bits
 
 
@@ -37,6 +52,31 @@ def two_of_four(gen: torch.Generator, m: int, n: int) -> Tensor:
     return (rank < 2).flatten(1)[:, :n]
 
 
+def three_of_four(gen: torch.Generator, m: int, n: int) -> Tensor:
+    """Random -1 and 1 with one 0 in each four columns."""
+    signs = torch.randint(0, 2, (m, -(-n // 4), 4), generator=gen) * 2 - 1
+    zero = torch.randint(0, 4, (*signs.shape[:2], 1), generator=gen)
+    return signs.scatter_(-1, zero, 0).flatten(1)[:, :n]
+
+
+def bit_planes(
+    gen: torch.Generator, m: int, n: int, *, planes: int = 2, group_size: int = 8, single: bool = False
+) -> BitPlanes:
+    groups = 1 if group_size == -1 else -(-n // group_size)
+    bits = torch.randint(0, 2, (m, n, planes), generator=gen)
+    scale = torch.rand(m, groups, 1 if single else planes, generator=gen) + 0.1
+    return BitPlanes.pack(bits, scale, torch.randn(m, groups, generator=gen), group_size=group_size)
+
+
+def codebook(gen: torch.Generator, m: int, n: int, *, bits: int = 3, vector: int = 4, norm: bool = True) -> Codebook:
+    index = torch.randint(0, 2**bits, (-(-m // vector), n), generator=gen)
+    book = torch.randn(2**bits, vector, generator=gen)
+    if not norm:
+        return Codebook.pack(index, book, rows=m)
+    scale, bias = torch.rand(n, generator=gen) + 0.5, torch.randn(n, generator=gen)
+    return Codebook.pack(index, book, rows=m, scale=scale, bias=bias, permutation=torch.randperm(n, generator=gen))
+
+
 def bitmap(weight: Tensor, mask: Tensor) -> Sparse:
     return Sparse(weight.shape[1], pack_bits(mask.to(torch.uint8), 1), weight[mask].half())
 
@@ -55,6 +95,11 @@ def every_kind(seed: int, m: int, n: int) -> dict[str, PackedWeight]:
         "dense": Dense(weight.bfloat16()),
         "uniform": uniform,
         "lowrank": low_rank,
+        "bit_planes": bit_planes(gen, m, n),
+        "codebook": codebook(gen, m, n),
+        "dfloat11": DFloat11.pack(weight.bfloat16()),
+        "sparse_ternary": SparseTernary.pack(three_of_four(gen, m, n), torch.rand(m, 1, generator=gen) + 0.1),
+        "ternary": Ternary.pack(torch.randint(-1, 2, (m, n), generator=gen), torch.rand(m, 1, generator=gen) + 0.1),
         "sparse": bitmap(weight, mask),
         "sparse_rows": compressed_rows(weight, mask),
         "semi_structured": SemiStructured.pack(weight, two_of_four(gen, m, n)),

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput, nearest
+from harness.packed import kernels
 from harness.packed.base import PackedWeight, unpack
 
 
-def multiply(weight: PackedWeight, x: Tensor) -> Tensor:
-    """x (..., n) times the transposed weight, (..., m). Every forward pass of a packed weight goes through here."""
-    return weight.matmul(x)
+def multiply(weight: PackedWeight, x: Tensor, kernel: kernels.Choice | None = None) -> Tensor:
+    """x (..., n) times the transposed weight, (..., m). Every forward pass of a packed weight goes through here.
+
+    `kernel` is one of `harness.packed.kernels`, by default what the environment variable HARNESS_KERNELS says.
+    """
+    return kernels.run(weight, x, kernel)
 
 
 class Stored(nn.Module):
@@ -50,17 +54,29 @@ class Stored(nn.Module):
 
 
 class CompressedLinear(nn.Module):
-    """x (..., n) to (..., m): what nn.Linear does, from a packed weight."""
+    """x (..., n) to (..., m): what nn.Linear does, from a packed weight.
 
-    def __init__(self, packed: PackedWeight, bias: Tensor | None = None):
+    The fastest kernel available runs it, `runs_on` says which; the attribute `kernel` pins it ("reference", "int8").
+    """
+
+    def __init__(self, packed: PackedWeight, bias: Tensor | None = None, kernel: kernels.Choice | None = None):
         super().__init__()
+        self.kernel = None if kernel is None else kernels.checked(kernel, "kernel")
         self.weight = Stored(packed)
         self.bias = _parameter(bias)
         self.out_features, self.in_features = packed.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y = multiply(self.weight.packed, x)
+        y = multiply(self.weight.packed, x, self.kernel)
         return y if self.bias is None else y + self.bias
+
+    @property
+    def runs_on(self) -> str:
+        """The kernel that runs this layer on the CPU, in words."""
+        return kernels.name(self.weight.packed, self.kernel)
+
+    def extra_repr(self) -> str:
+        return self.runs_on
 
 
 class CompressedConv2d(nn.Module):

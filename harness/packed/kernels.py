@@ -1,0 +1,82 @@
+"""Which kernel runs a packed weight: the compiled ones of `harness_kernels` where they are installed, else torch.
+
+The choice is "fastest" (floating activations, results as the reference's up to float32 rounding), "int8" (activations
+rounded to 8 bits where a kernel does so: faster, not the same numbers) or "reference" (always plain torch). The
+environment variable HARNESS_KERNELS sets the default; a layer's attribute `kernel` overrides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from harness.errors import BadInput
+from harness.packed.base import PackedWeight
+
+Choice = Literal["fastest", "int8", "reference"]
+REFERENCE = "torch reference"
+
+
+def default() -> Choice:
+    """What HARNESS_KERNELS says, by default "fastest". Raises BadInput for a word that is none of the three."""
+    return checked(os.environ.get("HARNESS_KERNELS") or "fastest", "HARNESS_KERNELS")
+
+
+def checked(choice: str, field: str) -> Choice:
+    """The choice, or BadInput naming where it came from."""
+    if choice not in get_args(Choice):
+        raise BadInput(f"{field}: is {choice!r}; accepted are {', '.join(get_args(Choice))}")
+    return choice  # type: ignore[return-value]
+
+
+def run(weight: PackedWeight, x: Tensor, choice: Choice | None = None) -> Tensor:
+    """x (..., n) times the transposed weight, (..., m), by the kernel that `name` names."""
+    choice = choice or default()
+    # Kernels have no gradients, work in float32, and know only the CPU; what they do not take the reference does.
+    differentiable = x.requires_grad and torch.is_grad_enabled()
+    usable = x.is_cpu and x.dtype != torch.float64 and not differentiable
+    if usable and _has_kernel(weight, choice):
+        kernels = _compiled()
+        assert kernels is not None
+        kernels.set_threads(torch.get_num_threads())
+        return kernels.matmul(weight, x, activations="int8" if choice == "int8" else "float")
+    return weight.matmul(x)
+
+
+def name(weight: PackedWeight, choice: Choice | None = None) -> str:
+    """What runs the weight on CPU activations, in words for tables and records."""
+    choice = choice or default()
+    if not _has_kernel(weight, choice):
+        return REFERENCE
+    kernels = _compiled()
+    assert kernels is not None
+    return f"harness_kernels {kernels.isa()}, {'int8' if choice == 'int8' else 'float'} activations"
+
+
+def describe() -> str:
+    """What this machine has, in one line."""
+    kernels = _compiled()
+    if kernels is None:
+        return f"{REFERENCE} (harness_kernels is not installed: pip install ./kernels)"
+    return f"harness_kernels {kernels.isa()}, {default()}"
+
+
+def _has_kernel(weight: PackedWeight, choice: Choice) -> bool:
+    kernels = _compiled()
+    if choice == "reference" or kernels is None:
+        return False
+    return kernels.supports(weight, "int8" if choice == "int8" else "float")
+
+
+@functools.cache
+def _compiled() -> ModuleType | None:
+    try:
+        import harness_kernels
+    except ImportError:
+        return None
+    return harness_kernels if harness_kernels.available() else None
