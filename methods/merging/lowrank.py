@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from harness import Count, MergeProblem, Solution, method
-from harness.parts.linalg import truncated
+from harness.parts.singular import truncated
 from harness.parts.statedict import State, axpy, sub
 
 
@@ -37,7 +37,7 @@ def restored(base: Mapping[str, Tensor], factors: Factors) -> State:
     return axpy(base, [(1.0, change | factors.rest)])
 
 
-@method(track="merge", tune={"rank": (1, 2, 4, 8, 16)})
+@method(track="merge")
 def truncated_experts(problem: MergeProblem, *, rank: Count = 8) -> Solution:
     """Each task's own change, cut to a rank by its singular values, and stored beside the base.
 

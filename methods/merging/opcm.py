@@ -4,7 +4,7 @@ Merging" (2025)."""
 from __future__ import annotations
 
 from harness import Claim, Fraction, MergeProblem, Solution, method
-from harness.parts.linalg import project_out, split_rank, svd
+from harness.parts.singular import project_out, split_rank, svd
 from harness.parts.statedict import State, axpy, global_norm, linear_weights, sub
 
 

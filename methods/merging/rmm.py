@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import Claim, Count, MergeProblem, Range, Solution, method
-from harness.parts.linalg import svd
+from harness.parts.singular import svd
 from methods.merging.lowrank import Factors, factored, restored
 
 
@@ -38,7 +38,6 @@ class Basis(NamedTuple):
 @method(
     track="merge",
     paper="alipour2025rmm",
-    tune={"components": (1, 2, 3, 4)},
     claims=[
         Claim(
             metric="accuracy",

@@ -10,8 +10,8 @@ from torch import Tensor
 from harness import Claim, Count, MergeProblem, Solution, method
 from harness.parts import permutation
 from harness.parts.batchnorm import has_batchnorm, recalibrate
-from harness.parts.linalg import alignment
 from harness.parts.permutation import PermSpec, Permutations
+from harness.parts.singular import alignment
 from harness.parts.statedict import State, global_norm, mean, sub
 
 GAMMAS = (0.0, 0.3, 0.5)
@@ -21,7 +21,6 @@ GAMMAS = (0.0, 0.3, 0.5)
 @method(
     track="merge",
     paper="ito2025lmc",
-    tune={"restarts": (1, 2, 5, 10)},
     claims=[
         Claim(metric=metric, than=than, suite="merge-rebasin", paper=paper)
         for metric, than, paper in (
