@@ -12,7 +12,8 @@ from stats_samples import score_set, scores
 from harness.errors import BadInput
 from harness.scores import Scores
 from harness.stats import ScoreSet, compare, compare_all, interval, intervals
-from harness.stats.resample import bootstrap_means, draw_counts, units, variance
+from harness.stats.correlation import influence
+from harness.stats.resample import bootstrap_means, draw_counts, known_skewness, units, variance
 
 
 def test_items_are_aligned_by_id_and_never_by_order():
@@ -261,3 +262,27 @@ def test_methods_seen_through_one_draw_are_not_independent():
     a, b = (units(common + 0.01 * rng.normal(size=(3, 200)), None, None) for _ in range(2))
     drawn = bootstrap_means([a, b], 500, np.random.default_rng(0))
     assert (drawn[0] - drawn[1]).std() < 0.05 * drawn[0].std()
+
+
+def test_skewness_is_corrected_for_as_far_as_it_is_known():
+    rng = np.random.default_rng(16)
+    influences = {name: draw - draw.mean() for name, draw in (
+        ("skewed", rng.exponential(size=5000)), ("one far value", np.append(rng.normal(size=49), 8.0)),
+        ("symmetric", np.array([-2.0, -1.0, 0.0, 1.0, 2.0])),
+    )}  # fmt: skip
+    known = {name: known_skewness(one) for name, one in influences.items()}
+    assert known["skewed"] > 0.95
+    assert known["one far value"] < 0.3
+    assert known["symmetric"] == 0
+    assert known_skewness(influences["skewed"], np.array([-0.01, 0.01])) == pytest.approx(known["skewed"])
+
+
+def test_differences_of_correlations_are_tested_on_fishers_scale():
+    rng = np.random.default_rng(17)
+    gold = rng.normal(size=12)
+    a, b = (score_set(gold + s * rng.normal(size=12), targets=gold, summary="pearson") for s in (0.5, 1.0))
+    (za, zb) = (
+        np.arctanh(one.value) + influence(one.values[0], gold, "pearson")[1] / (1 - one.value**2) for one in (a, b)
+    )
+    exact = scipy_stats.permutation_test((za - zb,), np.mean, permutation_type="samples", n_resamples=5000).pvalue
+    assert compare(a, b).p == pytest.approx(exact, abs=1e-10)

@@ -244,14 +244,11 @@ def test_level_of_ratios(count):
     )
 
 
-CORRELATED = 1000
-
-
 @cache
 def correlated(gap: float) -> list[Comparison]:
     """Two methods' scores against the same targets, Spearman."""
     rng, found = np.random.default_rng(5), []
-    for seed in range(2 * CORRELATED):
+    for seed in range(EXPERIMENTS):
         gold = rng.normal(size=200)
         a, b = (
             score_set(gold + noise * rng.normal(size=200), targets=gold, summary="spearman", higher_is_better=True)

@@ -177,7 +177,7 @@ def compare_all(
     methods = {name: one.on_seeds(baseline.seeds) for name, one in methods.items()}
     pairs = _paired_units(methods, baseline)
     drawn = bootstrap_means(list(pairs.values()), resamples, rng)
-    chances = paired_permutation(list(pairs.values()), rng, resamples)
+    chances = paired_permutation(_tested_units(methods, baseline, pairs), rng, resamples)
     strictest = alpha if correction == "none" else alpha / len(methods)
     least = least_p(len(flipped_units(pairs[next(iter(pairs))])), resamples)
     found = {
@@ -214,6 +214,16 @@ def score_units(scores: ScoreSet) -> Units:
 def _paired_units(methods: Mapping[str, ScoreSet], baseline: ScoreSet) -> dict[str, Units]:
     base = score_units(baseline)
     return {name: Units(score_units(one).sums - base.sums, base.weights) for name, one in methods.items()}
+
+
+def _tested_units(methods: Mapping[str, ScoreSet], baseline: ScoreSet, pairs: Mapping[str, Units]) -> list[Units]:
+    """What the permutation test flips: the paired units; of correlations those of their Fisher transforms, whose spread
+    does not depend on their height (on 200 items the test of the plain difference errs in 3.9% of cases, not 5%)."""
+    base = fisher_z(score_units(baseline)) if baseline.summary in ("spearman", "pearson") else None
+    if base is None:
+        return list(pairs.values())
+    on_z = {name: fisher_z(score_units(one)) for name, one in methods.items()}
+    return [pairs[name] if one is None else Units(one.sums - base.sums, base.weights) for name, one in on_z.items()]
 
 
 def _compared(
