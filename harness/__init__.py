@@ -26,6 +26,7 @@ _HOME = {
     "harness.tracks.adapt": ("AdaptProblem",),
     "harness.tracks.merge": ("Expert", "MergeProblem"),
     "harness.tracks.distill": ("DistillProblem", "LanguageDistillProblem"),
+    "harness.tracks.search": ("SearchProblem",),
     "harness.compress.problem": ("CompressProblem", "LayerProblem"),
     "harness.compress": ("compress_layers", "inverse_factor", "solve_columns", "walk_blocks"),
     "harness.packed": ("Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum", "Uniform"),

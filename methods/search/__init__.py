@@ -1,0 +1,1 @@
+"""Architecture search: supernets, proxies, and choosing among what they rank."""
