@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from engine_toy import Toy, toy_fixture  # noqa: F401
 from rich.console import Console
+from table_samples import ITEMS, SUITE, draw, fill, scores
 
-from harness import BadInput, Scores
-from harness.engine.ledger import Ledger, open_ledger
-from harness.engine.plan import Trial, plan_suite
-from harness.engine.record import FAILED, OK, Record, cost, summary_of
+from harness import BadInput
+from harness.engine.plan import plan_suite
 from harness.engine.suite import load_suite
 from harness.stats import ScoreSet, compare, interval
 from harness.tables import FORMATS, Column, Quantity, Row, Table, render, write_files
@@ -28,19 +27,6 @@ from harness.tables.model import BITS
 from harness.tables.rounding import rounded
 from harness.tables.statistics import evaluate, intervals
 from harness.tables.terminal import print_tables
-
-ITEMS = 40
-SUITE = """\
-suite: toys
-title: Toys
-track: toy
-models: [one]
-problem: {size: 4}
-methods: ["shift(by=[1, 2])", "shift(by=[1, 2], twice=true)"]
-metrics: [error, "error(power=2)"]
-seeds: 3
-baseline: shift(twice=false)
-"""
 
 
 @pytest.mark.parametrize(
@@ -66,39 +52,6 @@ def test_numbers_have_two_digits_of_their_half_width(value: float, low: float, h
 def test_a_quantity_is_rounded_as_one() -> None:
     assert str(Quantity(1.23456, 1.2, 1.27, "better", signed=True)) == "+1.235 [+1.200, +1.270] better"
     assert str(Quantity(7.0)) == "7.000"
-
-
-def scores(values: np.ndarray, *, signature: str = "error|v:1", summary: str = "mean", items: int = ITEMS) -> Scores:
-    return Scores([f"row:{at}" for at in range(items)], values, signature, summary, unit="1")  # type: ignore[arg-type]
-
-
-def draw(trial: Trial, power: int) -> np.ndarray:
-    """Scores with something of the item, the method and the seed in them."""
-    rng = np.random.default_rng([trial.seed, *map(ord, str(trial.point)), power])
-    items = np.random.default_rng(0).normal(10, 3, ITEMS)
-    return items + trial.point.params["by"] * (2 if trial.point.params["twice"] else 1) + rng.normal(0, 0.5, ITEMS)
-
-
-def fill(toy: Toy, text: str = SUITE, skip: tuple[str, ...] = (), fail: tuple[str, ...] = ()) -> tuple[Scope, Ledger]:
-    """A ledger with made-up records of a suite's trials; `skip` and `fail` name trials by their label."""
-    suite = load_suite(toy.write(text))
-    ledger = open_ledger(str(toy.folder / "ledger.db"))
-    for trial in plan_suite(suite):
-        if trial.label in skip:
-            continue
-        if trial.label in fail:
-            ledger.save(Record.of(trial, FAILED, reason="it did not converge"), {}, suite=suite.name)
-            continue
-        found = {call.label: scores(draw(trial, call.params["power"])) for call in trial.metrics}
-        record = Record.of(
-            trial,
-            OK,
-            metrics={label: summary_of(one) for label, one in found.items()},
-            size={"bits_per_weight": 4.25, "model_bytes": 2_000_000},
-            cost={"wall_seconds": cost(1.0 + trial.seed), "peak_memory_bytes": cost(3e8 + trial.seed)},
-        )
-        ledger.save(record, found, suite=suite.name)
-    return Scope.of(suite), ledger
 
 
 def only_table(toy: Toy, **options: tuple[str, ...]) -> Table:

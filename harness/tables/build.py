@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
@@ -202,7 +204,8 @@ class _Builder:
 
     def _sensitivity(self, name: str, found: Sequence[Compared], present: Mapping[int, ScoreSet]) -> None:
         """What the design can see, and what it sees where there is nothing."""
-        least = [f"{one.difference.detectable:.2g}" for one in found if one.difference is not None]
+        differences = [one.difference for one in found if one.difference is not None]
+        least = [f"{one.detectable:.2g}" for one in differences if isfinite(one.detectable)]
         if least:
             low, high = min(least, key=float), max(least, key=float)
             figures = low if low == high else f"{low} to {high}"
@@ -217,7 +220,7 @@ class _Builder:
             return "one seed, so that the baseline cannot be set against itself."
         if control.difference == 0:
             return f"every seed of {self.scope.suite.baseline} gives the same scores."
-        widest = Quantity(control.difference, control.low, control.high, signed=True)
+        widest = _bounded(Quantity(control.difference, control.low, control.high, signed=True))
         return (
             f"{self.scope.suite.baseline} against itself with other seeds (seed s with s + 1, same items): at most "
             f"{widest} ({self.labels[control.row]}); {control.apart} of {control.pairs} such pairs are told apart."
@@ -348,8 +351,14 @@ def _mean(values: Sequence[float | None], unit: float) -> Quantity | None:
 def _estimate(one: Compared, mark: str) -> Quantity | None:
     if one.interval is None:
         return None
-    return Quantity(one.interval.value, one.interval.low, one.interval.high, mark=mark)
+    return _bounded(Quantity(one.interval.value, one.interval.low, one.interval.high, mark=mark))
 
 
 def _quantity(one: Comparison) -> Quantity:
-    return Quantity(one.difference, one.low, one.high, one.verdict, signed=True)
+    return _bounded(Quantity(one.difference, one.low, one.high, one.verdict, signed=True))
+
+
+def _bounded(one: Quantity) -> Quantity:
+    """Without an interval where it would be infinite: a single score says nothing of its own uncertainty."""
+    known = one.low is not None and one.high is not None and isfinite(one.low) and isfinite(one.high)
+    return one if known else replace(one, low=None, high=None)
