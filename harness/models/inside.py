@@ -19,7 +19,12 @@ def body_layers(model: nn.Module) -> list[str]:
     """
     from harness.models.families import layer_names
 
-    return [name for name in layer_names(model) if _NUMBERED.search(name)]
+    return [name for name in layer_names(model) if in_body(name)]
+
+
+def in_body(name: str) -> bool:
+    """Whether a module or parameter of that name lies inside a list of modules."""
+    return bool(_NUMBERED.search(name))
 
 
 def weight_of(model: nn.Module, layer: str) -> Tensor:

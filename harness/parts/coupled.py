@@ -73,7 +73,7 @@ def _head_width(module: Any) -> int:
 @torch.no_grad()
 def permute(model: nn.Module, coupled: Coupled, order: Tensor) -> None:
     """Put unit `order[i]` in place i, in every layer of the group. The model computes what it did."""
-    wide, narrow = _spread(order, coupled.width), _spread(order, coupled.shared_width)
+    wide, narrow = spread(order, coupled.width), spread(order, coupled.shared_width)
     for names, index in ((coupled.rows, wide), (coupled.shared, narrow)):
         for name in names:
             layer: Any = model.get_submodule(name)
@@ -84,9 +84,9 @@ def permute(model: nn.Module, coupled: Coupled, order: Tensor) -> None:
     reader.copy_(reader[:, wide])
 
 
-def _spread(order: Tensor, width: int) -> Tensor:
+def spread(units: Tensor, width: int) -> Tensor:
     """Units (u) -> the channels of each (u * width)."""
-    return (order[:, None] * width + torch.arange(width)).flatten()
+    return (units[:, None] * width + torch.arange(width)).flatten()
 
 
 class SliceProduct(torch.autograd.Function):
@@ -118,6 +118,12 @@ class SliceLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = SliceProduct.apply(x, self.layer.weight.detach(), self.slice)
         return y if self.layer.bias is None else y + self.layer.bias
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The layer it was made from, with the change in its weight."""
+        self.layer.weight[:, : self.slice.shape[1]] += self.slice
+        return self.layer
 
 
 def add_columns(model: nn.Module, update: dict[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness import AdaptProblem, BadInput, Claim, Fraction, Positive, Solution, Weight, fit, method
 from harness.models.inside import weight_of
-from harness.parts.coupled import Coupled, SliceLinear, add_columns, attention_heads, ffn_channels, permute
+from harness.parts.coupled import Coupled, SliceLinear, add_columns, attention_heads, ffn_channels, permute, spread
 from harness.parts.matching import Matched
 from harness.train import optimizers
 
@@ -39,20 +39,24 @@ def s2ft(problem: AdaptProblem, *, heads: Fraction = 0.0, lr: Positive = 1e-3, w
         *_drawn(problem, ffn_channels(model), problem.granted * (1 - heads), "feed-forward parts", needed=heads < 1),
         *_drawn(problem, attention_heads(model), problem.granted * heads, "attention", needed=heads > 0),
     ]
-    slices = {}
+    before = {coupled.reader: weight_of(model, coupled.reader).detach().clone() for coupled, _ in places}
     for coupled, chosen in places:
-        order = torch.cat([chosen, _others(coupled.units, chosen)])
-        permute(model, coupled, order)
-        slices[coupled.reader] = SliceLinear(model.get_submodule(coupled.reader), len(chosen) * coupled.width)
-        _put(model, coupled.reader, slices[coupled.reader])
+        permute(model, coupled, torch.cat([chosen, _others(coupled.units, chosen)]))
+    slices = {one.reader: SliceLinear(_layer(model, one.reader), len(chosen) * one.width) for one, chosen in places}
+    for name, module in slices.items():
+        _put(model, name, module)
     solution = fit(problem, optimizer=optimizers.adamw(lr, weight_decay), trains=lambda name: name.endswith(".slice"))
+    for name, module in slices.items():
+        _put(model, name, module.merged())
+    # A layer may read one group and write another, so all are put back before a change is read off its columns.
+    for coupled, chosen in places:
+        permute(model, coupled, torch.cat([chosen, _others(coupled.units, chosen)]).argsort())
     stored: dict[str, Tensor] = {}
     for coupled, chosen in places:
-        _put(model, coupled.reader, slices[coupled.reader].layer)
-        permute(model, coupled, torch.cat([chosen, _others(coupled.units, chosen)]).argsort())
-        columns = (chosen[:, None] * coupled.width + torch.arange(coupled.width)).flatten()
+        weight, columns = weight_of(model, coupled.reader).detach(), spread(chosen, coupled.width)
         stored[f"{coupled.reader}.indices"] = columns.to(torch.int16)
-        stored[f"{coupled.reader}.values"] = slices[coupled.reader].slice.detach().clone()
+        stored[f"{coupled.reader}.values"] = (weight - before[coupled.reader])[:, columns]
+        weight.copy_(before[coupled.reader])
     add_columns(model, stored)
     solution.stored = stored
     numbers = sum(one.slice.numel() for one in slices.values())
@@ -86,6 +90,12 @@ def _others(units: int, chosen: Tensor) -> Tensor:
     free = torch.ones(units, dtype=torch.bool)
     free[chosen] = False
     return free.nonzero().flatten()
+
+
+def _layer(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -1,0 +1,37 @@
+"""How large the weights of a model are, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from harness.metrics.subject import Subject
+from harness.registry import metric
+from harness.scores import Scores
+
+VERSION = 1
+
+
+@metric()
+def weight_norm(subject: Subject, *, norm: Literal["spectral", "max"] = "spectral") -> Scores:
+    """The norm of the weight of each layer in the model's body: its largest singular value, or its largest entry.
+
+    An item is a layer; a convolution is a matrix (outputs, inputs x kernel).
+    """
+    import torch
+
+    from harness.models.inside import body_layers, weight_of
+    from harness.parts.linalg import spectral_norm
+
+    layers = body_layers(subject.model)
+    with torch.no_grad():
+        weights = [weight_of(subject.model, name).flatten(1) for name in layers]
+        values = [spectral_norm(one) if norm == "spectral" else float(one.abs().max()) for one in weights]
+    return Scores(
+        ids=layers,
+        values=np.array(values),
+        signature=f"weight_norm|{norm}|layers:{len(layers)}|v:{VERSION}",
+        unit="norm",
+        higher_is_better=False,
+    )
