@@ -13,12 +13,19 @@ namespace {
 #include "avx2.inl"
 
 struct Isa : Avx2 {
-    static constexpr int rows = 4;                   // of a block, as registers allow,
-    static constexpr int batch = 4, batch_rows = 1;  // and with several rows of activations
+    // Rows of the weight in a block, as registers allow; with several rows of activations, fewer.
+    template <int Format>
+    static constexpr int rows = 2;
+    static constexpr int float_rows = 4, batch = 4, batch_rows = 1;
 };
+
+using Narrow = Avx2;  // where eight or four floats are the natural width
 
 #include "activations.inl"
 #include "uniform.inl"
+#include "rows.inl"
+#include "lookup.inl"
+#include "table.inl"
 
 }  // namespace
 

@@ -14,8 +14,10 @@ namespace {
 
 struct Isa {
     static constexpr int L = 16;
-    static constexpr int rows = 4;                   // of a block, as registers allow,
-    static constexpr int batch = 4, batch_rows = 2;  // and with several rows of activations
+    // Rows of the weight in a block, as registers allow; with several rows of activations, fewer.
+    template <int Format>
+    static constexpr int rows = 4;
+    static constexpr int float_rows = 4, batch = 4, batch_rows = 2;
     using F = __m512;
     using I = __m512i;
 
@@ -130,8 +132,13 @@ struct Isa {
     }
 };
 
+using Narrow = Avx2;  // where eight or four floats are the natural width
+
 #include "activations.inl"
 #include "uniform.inl"
+#include "rows.inl"
+#include "lookup.inl"
+#include "table.inl"
 
 }  // namespace
 

@@ -36,10 +36,11 @@ struct Activations {
     float* group_sum;   // (batch, groups): sum of the (rounded) activations of each group
 };
 
-// Weights that a kernel decodes a few rows at a time into floats, which it then multiplies. `x` is (batch, n).
+// y (batch, m) = x (batch, n) times the transposed weight. Rows of x are `x_stride` apart: n and 16 zeros at least.
 struct Product {
     int64_t m, n, batch;
     const float* x;
+    int64_t x_stride;
     float* y;
 };
 
@@ -60,7 +61,9 @@ struct TwoOfFour {
 struct Bitmap {
     const uint8_t* mask;     // (m, ceil(n / 8))
     const uint16_t* values;  // half precision, row by row
-    const int64_t* first;    // (m): of each row
+    int64_t count;
+    const int64_t* first;    // (m): where the values of each row begin
+    const uint64_t* ranks;   // (256): for each mask, in byte i, how many bits are set below bit i
 };
 
 struct SparseRows {
@@ -87,9 +90,17 @@ struct Lookup {
     int64_t group, groups;   // a multiple of eight columns
     const uint8_t* codes;    // (tiles, ceil(n / 8), planes, 32)
     const uint8_t* signs;    // (tiles, ceil(n / 32), 32): a bit for each four columns; sparse ternary only
-    const uint16_t* scale;   // half precision, (m, groups, scales)
+    const uint16_t* scale;   // half precision, (tiles, groups, scales, 32)
     int scales;              // planes, or one: plane k is worth 2**k of it
-    const uint16_t* offset;  // half precision, (m, groups), or null
+    const uint16_t* offset;  // half precision, (tiles, groups, 32), or null
+};
+
+struct LookupTables {
+    const int8_t* table;     // (batch, table_stride): 16 bytes for each four columns
+    int64_t table_stride;
+    const float* worth;      // (batch, blocks): what one of them stands for
+    const float* sum;        // (batch, blocks): of the activations
+    int64_t blocks;
 };
 
 struct Table {
@@ -108,9 +119,9 @@ struct Table {
     void (*sparse_rows)(const Product&, const SparseRows&, int64_t begin, int64_t end);
     void (*codebook_rows)(const Product&, const Codebook&, int64_t begin, int64_t end);
 
+    int64_t (*lookup_block)(const Lookup&);  // columns whose tables share a scale
     void (*lookup_tables)(const Lookup&, int64_t n, const float* x, int8_t* table, float* worth, float* sum);
-    void (*lookup_rows)(const Product&, const Lookup&, const int8_t* table, const float* worth, const float* sum,
-                        int64_t begin, int64_t end);
+    void (*lookup_rows)(const Product&, const Lookup&, const LookupTables&, int64_t begin, int64_t end);  // of 32 rows
 };
 
 const Table* portable_table();

@@ -9,7 +9,9 @@ namespace {
 
 struct Isa {
     static constexpr int L = 4;
-    static constexpr int rows = 1, batch = 1, batch_rows = 1;  // of a block, as registers allow
+    template <int Format>
+    static constexpr int rows = 1;
+    static constexpr int float_rows = 1, batch = 1, batch_rows = 1;
     struct F { float v[4]; };
     struct I { int32_t v[4]; };
 
@@ -138,8 +140,13 @@ struct Isa {
     }
 };
 
+using Narrow = Isa;  // where eight or four floats are the natural width
+
 #include "activations.inl"
 #include "uniform.inl"
+#include "rows.inl"
+#include "lookup.inl"
+#include "table.inl"
 
 }  // namespace
 

@@ -13,7 +13,9 @@ typename Isa::I stored(const uint8_t* p, int64_t bytes) {
     return Isa::load_codes(p);
 }
 
-// R rows of the weight by B rows of activations, all in registers.
+// One span of R rows of the weight by B rows of activations. Counters are types, so that all of it stays in registers.
+#define HARNESS_INLINE __attribute__((always_inline))
+
 template <int F, int R, int B, int SPAN, bool LANES>
 struct IntegerStep {
     using S = Shape<F, true>;
@@ -21,34 +23,32 @@ struct IntegerStep {
     using Int = typename Isa::template Int<F>;
 
     template <bool TAIL>
-    static __attribute__((always_inline)) inline void run(const uint8_t* const* w, const X* const* x,
-                                                          const float* const* f, int64_t s, int64_t tiles,
-                                                          int64_t row_bytes, int64_t ahead,
-                                                          typename Isa::F (&sum)[R][B]) {
-        typename Isa::I partial[R][B][Int::sums];
-        for (int r = 0; r < R; ++r)
-            for (int b = 0; b < B; ++b)
-                for (int i = 0; i < Int::sums; ++i) partial[r][b][i] = Isa::zero();
-        for (int k = 0; k < SPAN; ++k) {
-            const int64_t t = s * SPAN + k;
-            if (TAIL && t >= tiles) break;
-            typename Isa::I q[R][S::fields];
-            for (int r = 0; r < R; ++r) {
-                Int::unpack(stored<F, true, TAIL>(w[r] + t * S::bytes, row_bytes - t * S::bytes), q[r]);
-                if (B == 1 && !TAIL && k == 0) __builtin_prefetch(w[r] + t * S::bytes + ahead);
-            }
-            for (int b = 0; b < B; ++b)
-                each<S::fields>([&](auto p) __attribute__((always_inline)) {
-                    const auto values = Isa::load_integers(x[b] + t * S::tile + p.value * S::elements);
-                    for (int r = 0; r < R; ++r) Int::template add<p.value>(partial[r][b], q[r][p.value], values);
+    static HARNESS_INLINE inline void run(const uint8_t* const* w, const X* const* x, const float* const* f, int64_t s,
+                                          int64_t tiles, int64_t row_bytes, int64_t ahead, typename Isa::F* sum) {
+        typename Isa::I partial[R * B][Int::sums];
+        each<R * B>([&](auto i) HARNESS_INLINE {
+            each<Int::sums>([&](auto k) HARNESS_INLINE { partial[i.value][k.value] = Isa::zero(); });
+        });
+        each<SPAN>([&](auto k) HARNESS_INLINE {
+            const int64_t t = s * SPAN + k.value;
+            if (TAIL && t >= tiles) return;
+            each<R>([&](auto r) HARNESS_INLINE {
+                const uint8_t* at = w[r.value] + t * S::bytes;
+                typename Isa::I q[S::fields];
+                Int::unpack(stored<F, true, TAIL>(at, row_bytes - t * S::bytes), q);
+                if (B == 1 && !TAIL && k.value == 0) __builtin_prefetch(at + ahead);
+                each<B * S::fields>([&](auto i) HARNESS_INLINE {
+                    constexpr int b = decltype(i)::value / S::fields, p = decltype(i)::value % S::fields;
+                    const auto values = Isa::load_integers(x[b] + t * S::tile + p * S::elements);
+                    Int::template add<p>(partial[r.value * B + b], q[p], values);
                 });
-        }
-        for (int r = 0; r < R; ++r)
-            for (int b = 0; b < B; ++b) {
-                const float* at = f[r * B + b];
-                const auto factor = LANES ? Isa::load(at + s * Isa::L) : Isa::broadcast(at + s);
-                sum[r][b] = Isa::fma(Isa::to_float(Int::finish(partial[r][b])), factor, sum[r][b]);
-            }
+            });
+        });
+        each<R * B>([&](auto i) HARNESS_INLINE {
+            const float* at = f[i.value];
+            const auto factor = LANES ? Isa::load(at + s * Isa::L) : Isa::broadcast(at + s);
+            sum[i.value] = Isa::fma(Isa::to_float(Int::finish(partial[i.value])), factor, sum[i.value]);
+        });
     }
 };
 
@@ -57,37 +57,43 @@ struct FloatStep {
     using S = Shape<F, false>;
 
     template <bool TAIL>
-    static __attribute__((always_inline)) inline void run(const uint8_t* const* w, const float* const* x,
-                                                          const float* const* f, int64_t t, int64_t, int64_t row_bytes,
-                                                          int64_t ahead, typename Isa::F (&sum)[R][B]) {
-        typename Isa::F total[R][B];
-        for (int r = 0; r < R; ++r)
-            for (int b = 0; b < B; ++b) total[r][b] = Isa::zero_float();
+    static HARNESS_INLINE inline void run(const uint8_t* const* w, const float* const* x, const float* const* f,
+                                          int64_t t, int64_t, int64_t row_bytes, int64_t ahead, typename Isa::F* sum) {
+        typename Isa::F total[R * B];
         typename Isa::I q[R];
-        for (int r = 0; r < R; ++r) {
-            q[r] = stored<F, false, TAIL>(w[r] + t * S::bytes, row_bytes - t * S::bytes);
-            if (B == 1 && !TAIL) __builtin_prefetch(w[r] + t * S::bytes + ahead);
-        }
-        const auto multiply = [&](auto k, int r, typename Isa::F level) __attribute__((always_inline)) {
-            for (int b = 0; b < B; ++b)
-                total[r][b] = Isa::fma(level, Isa::load(x[b] + t * S::tile + k.value * Isa::L), total[r][b]);
+        each<R * B>([&](auto i) HARNESS_INLINE { total[i.value] = Isa::zero_float(); });
+        each<R>([&](auto r) HARNESS_INLINE {
+            const uint8_t* at = w[r.value] + t * S::bytes;
+            q[r.value] = stored<F, false, TAIL>(at, row_bytes - t * S::bytes);
+            if (B == 1 && !TAIL) __builtin_prefetch(at + ahead);
+        });
+        const auto multiply = [&](auto k, auto r, typename Isa::F level) HARNESS_INLINE {
+            each<B>([&](auto b) HARNESS_INLINE {
+                const auto values = Isa::load(x[b.value] + t * S::tile + k.value * Isa::L);
+                total[r.value * B + b.value] = Isa::fma(level, values, total[r.value * B + b.value]);
+            });
         };
         if constexpr (F == kBase3) {
             typename Isa::I digits[R][5];
-            for (int r = 0; r < R; ++r) Isa::digits(q[r], digits[r]);
-            each<20>([&](auto k) __attribute__((always_inline)) {
+            each<R>([&](auto r) HARNESS_INLINE { Isa::digits(q[r.value], digits[r.value]); });
+            each<20>([&](auto k) HARNESS_INLINE {
                 constexpr int digit = decltype(k)::value / 4, byte = decltype(k)::value % 4;
-                for (int r = 0; r < R; ++r) multiply(k, r, Isa::template trit<byte>(digits[r][digit]));
+                each<R>([&](auto r) HARNESS_INLINE {
+                    multiply(k, r, Isa::template trit<byte>(digits[r.value][digit]));
+                });
             });
         } else {
-            each<S::lane>([&](auto k) __attribute__((always_inline)) {
-                for (int r = 0; r < R; ++r) multiply(k, r, Isa::template level<F, decltype(k)::value>(q[r]));
+            each<S::lane>([&](auto k) HARNESS_INLINE {
+                each<R>([&](auto r) HARNESS_INLINE {
+                    multiply(k, r, Isa::template level<F, decltype(k)::value>(q[r.value]));
+                });
             });
         }
-        for (int r = 0; r < R; ++r) {
-            const auto factor = LANES ? Isa::load(f[r] + t * Isa::L) : Isa::broadcast(f[r] + t);
-            for (int b = 0; b < B; ++b) sum[r][b] = Isa::fma(total[r][b], factor, sum[r][b]);
-        }
+        each<R * B>([&](auto i) HARNESS_INLINE {
+            const float* at = f[i.value / B];
+            const auto factor = LANES ? Isa::load(at + t * Isa::L) : Isa::broadcast(at + t);
+            sum[i.value] = Isa::fma(total[i.value], factor, sum[i.value]);
+        });
     }
 };
 
@@ -128,9 +134,8 @@ void block(const Uniform& u, const Activations& a, int64_t row, int64_t first, b
             f[r * kinds + b] = out;
         }
     }
-    typename Isa::F sum[R][B];
-    for (int r = 0; r < R; ++r)
-        for (int b = 0; b < B; ++b) sum[r][b] = Isa::zero_float();
+    typename Isa::F sum[R * B];
+    each<R * B>([&](auto i) HARNESS_INLINE { sum[i.value] = Isa::zero_float(); });
     // Tiles of three bits are read with four bytes beyond their end, which have to be there.
     const int64_t readable = F != kThree ? a.tiles : u.row_bytes > 4 ? (u.row_bytes - 4) / S::bytes : 0;
     const int64_t full = least(u.n / S::tile, readable) / SPAN, ahead = R * u.row_bytes;
@@ -139,13 +144,13 @@ void block(const Uniform& u, const Activations& a, int64_t row, int64_t first, b
     for (int r = 0; r < R && row + r < u.m; ++r)
         for (int b = 0; b < B; ++b)
             u.y[(first + b) * u.m + row + r] =
-                Isa::total(sum[r][b]) -
+                Isa::total(sum[r * B + b]) -
                 dot(groups.zero + (skip + r) * groups.stride, a.group_sum + (first + b) * u.groups, u.groups);
 }
 
 template <int F, bool INT8, int SPAN, bool LANES>
 void rows(const Uniform& u, const Activations& a, int64_t begin, int64_t end, float* scratch) {
-    constexpr int R = Isa::rows, few = Isa::batch_rows;
+    constexpr int R = INT8 ? Isa::rows<F> : Isa::float_rows, few = Isa::batch_rows;
     const int64_t padded = u.groups + 2 * Isa::L;
     const Groups groups{scratch, scratch + R * padded, padded};
     float* space = groups.zero + R * padded;
@@ -207,7 +212,7 @@ void uniform_prepare(const Uniform& u, const Activations& a, int64_t row) {
 }
 
 int64_t uniform_scratch(const Uniform& u, const Activations& a) {
-    return 2 * Isa::rows * (u.groups + 2 * Isa::L) + Isa::rows * Isa::batch * (a.tiles + 1) * Isa::L;
+    return 8 * (u.groups + 2 * Isa::L) + 8 * (a.tiles + 1) * Isa::L;  // of at most four rows, and eight products
 }
 
 void uniform_rows(const Uniform& u, const Activations& a, int64_t begin, int64_t end, float* scratch) {
@@ -255,17 +260,4 @@ void uniform_decode(const Uniform& u, int64_t row, float* out, float* scratch) {
         const int64_t end = least((g + 1) * u.group, u.n);
         for (int64_t j = g * u.group; j < end; ++j) out[j] = (out[j] - zero[g]) * scale[g];
     }
-}
-
-Table filled(const char* name) {
-    Table t{};
-    t.name = name;
-    t.tile = tile_columns;
-    t.lane = lane_columns;
-    t.activation_bytes = activation_bytes;
-    t.uniform_prepare = uniform_prepare;
-    t.uniform_scratch = uniform_scratch;
-    t.uniform_rows = uniform_rows;
-    t.uniform_decode = uniform_decode;
-    return t;
 }

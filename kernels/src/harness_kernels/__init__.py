@@ -1,27 +1,78 @@
-"""Kernels that run the stored formats of compressed weights on the CPU, each beside its torch reference.
+"""Kernels that run the stored formats of compressed weights, each beside its torch reference.
 
 The stored bytes are read as they are: nothing is laid out anew, so a weight takes no memory beyond its file. The
-instruction set is chosen on the machine that runs (AVX-512 with VBMI and VNNI, AVX2, or plain C++). One thread is used
-until `set_threads` says otherwise, and none is started before the first product that needs it.
+instruction set is chosen on the machine that runs (AVX-512 with VBMI and VNNI, AVX2, or plain C++; the environment
+variable HARNESS_KERNELS_ISA names another). One thread is used until `set_threads` says otherwise, and none is started
+before the first product that needs it. Without the compiled part `available()` is false and the rest can be imported.
 
     y = harness_kernels.uniform(x, codes, scale, zero, bits=4, group_size=128)
     y = harness_kernels.matmul(packed_weight, x)      # any weight of harness.packed that has a kernel
 """
 
-from harness_kernels._native import isa, isas, set_isa, set_threads, threads
-from harness_kernels.products import MOST_ROWS, base3, group_multiple, matmul, pack_base3, supports, uniform
+from harness_kernels.cpu import (
+    MOST_ROWS,
+    available,
+    base3,
+    bitmap,
+    codebook,
+    dense,
+    dfloat11,
+    group_multiple,
+    lookup,
+    native,
+    sparse_rows,
+    two_bit_ternary,
+    two_of_four,
+    uniform,
+)
+from harness_kernels.weights import matmul, supports
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    return native().isa()
+
+
+def isas() -> list[str]:
+    """Those of this machine, best first."""
+    return native().isas()
+
+
+def set_isa(name: str) -> None:
+    """Use another one. Raises ValueError for one that this machine does not have."""
+    native().set_isa(name)
+
+
+def threads() -> int:
+    """How many threads a product uses."""
+    return native().threads()
+
+
+def set_threads(count: int) -> None:
+    """Use that many. Raises ValueError for fewer than one."""
+    native().set_threads(count)
+
 
 __all__ = [
     "MOST_ROWS",
+    "available",
     "base3",
+    "bitmap",
+    "codebook",
+    "dense",
+    "dfloat11",
     "group_multiple",
     "isa",
     "isas",
+    "lookup",
     "matmul",
-    "pack_base3",
+    "native",
     "set_isa",
     "set_threads",
+    "sparse_rows",
     "supports",
     "threads",
+    "two_bit_ternary",
+    "two_of_four",
     "uniform",
 ]

@@ -54,3 +54,31 @@ def _columns(groups: Tensor, columns: int, group_size: int) -> Tensor:
     if groups.shape[1] == 1:
         return groups
     return groups.repeat_interleave(group_size, 1)[:, :columns]
+
+
+def lookup_product(
+    x: Tensor, patterns: Tensor, index: Tensor, factors: Tensor, offset: Tensor | None, *, block: int, half: bool
+) -> Tensor:
+    """The product (rows, m) of `harness_kernels.lookup`, float64, from tables rounded just as the kernels round them.
+
+    `patterns` (16, 4) are the signs of four activations that a nibble stands for; `index` (planes, m, n / 4) the nibbles,
+    16 to 31 for those that are negated; `factors` (planes, m, n / 4) what each plane is worth there and `offset` (m, n / 4)
+    what is added for each activation. `half`: planes are of 0 and 1, half of their signs plus half of all activations.
+    """
+    rows, n = x.shape
+    fours = torch.nn.functional.pad(x, (0, -n % block)).unflatten(1, (-1, block // 4, 4))
+    largest = fours.abs().sum(-1).amax(-1)
+    factor = torch.where(largest > 0, 127 / largest, 0)[..., None, None]
+    entries = torch.zeros(*fours.shape[:-1], 16)
+    for k in range(4):
+        entries = entries + (fours[..., k : k + 1] * factor) * patterns[:, k]
+    worth = (largest / 127).double()[..., None, None]
+    tables = (entries.round().double() * worth).flatten(1, 2)[:, : -(-n // 4)]
+    sums = fours.double().sum(-1).flatten(1)[:, : -(-n // 4)]
+    y = torch.zeros(rows, index.shape[1], dtype=torch.float64)
+    for plane, worths in zip(index, factors.double(), strict=True):
+        for row in range(len(y)):
+            picked = torch.stack([tables[row, k, plane[:, k] % 16] for k in range(plane.shape[1])], -1)
+            picked = torch.where(plane > 15, -picked, picked)
+            y[row] += (((picked + sums[row]) / 2 if half else picked) * worths).sum(-1)
+    return y if offset is None else y + sums @ offset.double().T

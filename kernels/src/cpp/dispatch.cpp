@@ -1,0 +1,45 @@
+#include "dispatch.h"
+
+#include <atomic>
+
+namespace harness {
+namespace {
+
+std::atomic<const Table*> chosen{nullptr};
+
+}  // namespace
+
+std::vector<const Table*> available() {
+    std::vector<const Table*> tables;
+#if defined(HARNESS_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("avx512vnni"))
+        tables.push_back(avx512_table());
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        tables.push_back(avx2_table());
+#endif
+    tables.push_back(portable_table());
+    return tables;
+}
+
+bool choose_table(const std::string& name) {
+    for (const Table* t : available())
+        if (t->name == name) {
+            chosen = t;
+            return true;
+        }
+    return false;
+}
+
+// The best one, or what HARNESS_KERNELS_ISA names where this machine has it.
+const Table& table() {
+    if (!chosen) {
+        const char* wanted = std::getenv("HARNESS_KERNELS_ISA");
+        if (!wanted || !choose_table(wanted)) chosen = available().front();
+    }
+    return *chosen;
+}
+
+}  // namespace harness
