@@ -99,10 +99,10 @@ class ElasticRMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor, out: Size | None = None) -> Tensor:
-        whole = out is None or isinstance(out, int)
-        count = x.shape[-1] if whole else out.sum()
+        mask = None if out is None or isinstance(out, int) else out
+        count = x.shape[-1] if mask is None else mask.sum()
         y = x * torch.rsqrt(x.square().sum(-1, keepdim=True) / count + self.eps) * self.weight[: x.shape[-1]]
-        return y if whole else y * out
+        return y if mask is None else y * mask
 
 
 @torch.no_grad()

@@ -6,6 +6,9 @@ repeated with max pooling between, after a stem and before the mean over positio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +29,7 @@ def cells(task: Task, *, channels: Count = 8, repeats: Count = 2) -> Space:
     def make(genes: Genes) -> nn.Module:
         return CellNet(genes, inputs, classes, channels, repeats)
 
-    return Space(dict.fromkeys(EDGES, OPERATIONS), make, _hidden)
+    return Space(dict.fromkeys(EDGES, OPERATIONS), make, _hidden, _parts)
 
 
 class CellNet(nn.Module):
@@ -34,13 +37,13 @@ class CellNet(nn.Module):
         super().__init__()
         self.genes = genes
         self.stem = nn.Sequential(nn.Conv2d(inputs, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-        self.cells = nn.ModuleList(
+        self.cells: Any = nn.ModuleList(
             nn.ModuleDict({edge: _operations(names, channels) for edge, names in genes.items()}) for _ in range(repeats)
         )
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor, arch: Arch | Mixture | None = None) -> Tensor:
-        picked = [len(names) - 1 for names in self.genes.values()] if arch is None else arch
+        picked: Sequence[Choice] = [len(names) - 1 for names in self.genes.values()] if arch is None else arch
         choice = dict(zip(self.genes, picked, strict=True))
         x = self.stem(x)
         for at, cell in enumerate(self.cells):
@@ -49,7 +52,7 @@ class CellNet(nn.Module):
             x = self._edge(cell, "edge02", x, choice) + self._edge(cell, "edge12", first, choice)
         return self.head(torch.relu(x).mean((2, 3)))
 
-    def _edge(self, cell: nn.Module, edge: str, x: Tensor, choice: dict[str, Choice]) -> Tensor:
+    def _edge(self, cell: Any, edge: str, x: Tensor, choice: dict[str, Choice]) -> Tensor:
         """What an edge's operation, or the weighted sum of its operations, makes of x."""
         names, at = self.genes[edge], choice[edge]
         if isinstance(at, int):
@@ -77,3 +80,8 @@ def _apply(operations: nn.ModuleDict, name: str, x: Tensor) -> Tensor:
 def _hidden(network: nn.Module) -> list[nn.Module]:
     """The batch norms: what they give goes into a ReLU."""
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def _parts(network: Any, edge: str, name: str) -> list[nn.Parameter]:
+    """The weights of one operation of an edge, in every cell."""
+    return [p for cell in network.cells if name in cell[edge] for p in cell[edge][name].parameters()]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.params import Count
-from harness.parts.elastic import ElasticBatchNorm2d, ElasticConv2d, Size, gate, size_of
+from harness.parts.elastic import Choice, ElasticBatchNorm2d, ElasticConv2d, Size, gate, size_of
 from harness.search.space import Arch, Genes, Mixture, Space
 from harness.tasks import Task
 
@@ -25,7 +27,7 @@ def convs(task: Task, *, width: Count = 8, stages: Count = 2) -> Space:
     def make(genes: Genes) -> nn.Module:
         return ConvNet(genes, inputs, classes)
 
-    return Space(genes, make, _hidden)
+    return Space(genes, make, _hidden, _parts)
 
 
 class Block(nn.Module):
@@ -47,7 +49,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.genes = genes
         widths = [inputs, *(max(genes[name]) for name in genes if name.startswith("width"))]
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             nn.ModuleList(
                 Block(b if place else a, b, max(genes[f"kernel{stage}"]), residual=place > 0)
                 for place in range(max(genes[f"depth{stage}"]))
@@ -57,7 +59,7 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor, arch: Arch | Mixture | None = None) -> Tensor:
-        picked = [len(choices) - 1 for choices in self.genes.values()] if arch is None else arch
+        picked: Sequence[Choice] = [len(choices) - 1 for choices in self.genes.values()] if arch is None else arch
         pairs = zip(self.genes.items(), picked, strict=True)
         size = {gene: size_of(choices, at) for (gene, choices), at in pairs}
         for stage, blocks in enumerate(self.stages):
@@ -74,3 +76,9 @@ class ConvNet(nn.Module):
 def _hidden(network: nn.Module) -> list[nn.Module]:
     """The batch norms: what they give goes into a ReLU."""
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def _parts(network: Any, gene: str, choice: int) -> list[nn.Parameter]:
+    """The weights of the gene's stage; of a depth those of as many blocks."""
+    blocks = list(network.stages[int(gene.lstrip("abcdefghijklmnopqrstuvwxyz"))])
+    return [p for block in (blocks[:choice] if gene.startswith("depth") else blocks) for p in block.parameters()]

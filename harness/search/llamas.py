@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.params import Count
-from harness.parts.elastic import ElasticLinear, ElasticRMSNorm, Size, gate, size_of
+from harness.parts.elastic import Choice, ElasticLinear, ElasticRMSNorm, Size, gate, size_of
 from harness.search.space import Arch, Genes, Mixture, Space
 from harness.tasks import Task
 
@@ -26,7 +29,7 @@ def llamas(task: Task, *, width: Count = 48, mlp_dim: Count = 144, layers: Count
         "layers": tuple(range(1, layers + 1)),
     }
     vocabulary = task.classes
-    return Space(genes, lambda genes: Decoder(genes, vocabulary), _hidden)
+    return Space(genes, lambda genes: Decoder(genes, vocabulary), _hidden, _parts)
 
 
 class Decoder(nn.Module):
@@ -38,12 +41,12 @@ class Decoder(nn.Module):
         width, mlp, layers = (max(genes[name]) for name in ("width", "mlp", "layers"))
         self.embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(Block(width, mlp) for _ in range(layers))
+        self.blocks: Any = nn.ModuleList(Block(width, mlp) for _ in range(layers))
         self.norm = ElasticRMSNorm(width)
 
     def forward(self, tokens: Tensor, arch: Arch | Mixture | None = None) -> Tensor:
         """(N, L) -> (N, L, vocabulary)."""
-        picked = [len(choices) - 1 for choices in self.genes.values()] if arch is None else arch
+        picked: Sequence[Choice] = [len(choices) - 1 for choices in self.genes.values()] if arch is None else arch
         width, mlp, layers = (size_of(c, at) for c, at in zip(self.genes.values(), picked, strict=True))
         table = self.embedding.weight
         table = table[:, :width] if isinstance(width, int) else table * width
@@ -93,3 +96,12 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
 def _hidden(network: nn.Module) -> list[nn.Module]:
     """The first layers of the feed-forward parts."""
     return [module.gate for module in network.modules() if isinstance(module, Block)]
+
+
+def _parts(network: Any, gene: str, choice: int) -> list[nn.Parameter]:
+    """All weights for the width, the feed-forward ones for theirs, and those of as many blocks for a depth."""
+    if gene == "width":
+        return list(network.parameters())
+    if gene == "mlp":
+        return [layer.weight for block in network.blocks for layer in (block.gate, block.up, block.down)]
+    return [p for block in network.blocks[:choice] for p in block.parameters()]

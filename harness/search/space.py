@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,14 @@ class Space:
 
     `make(genes)` is the network in which each gene has these choices: all of them in a supernet, one in a model of one
     architecture. It is called as `network(inputs)`, or `network(inputs, arch)` where `arch` is an `Arch` or a
-    `Mixture`. `hidden(network)` lists the modules whose outputs go into a nonlinearity.
+    `Mixture`. `hidden(network)` lists the modules whose outputs go into a nonlinearity, `parts(network, gene, choice)`
+    the parameters that a choice of a gene uses and that depend on the gene.
     """
 
     genes: Genes
     make: Callable[[Genes], nn.Module]
-    hidden: Callable[[nn.Module], list[nn.Module]]
+    hidden: Callable[[Any], list[nn.Module]]
+    parts: Callable[[Any, str, Any], list[nn.Parameter]]
 
     @property
     def largest(self) -> Arch:
