@@ -23,6 +23,7 @@ _HOME = {
     "harness.train.loop": ("Phase",),
     "harness.tracks.train": ("TrainProblem",),
     "harness.tracks.predict": ("PredictProblem", "Predictor"),
+    "harness.tracks.policy": ("PolicyProblem",),
     "harness.tracks.adapt": ("AdaptProblem",),
     "harness.tracks.merge": ("Expert", "MergeProblem"),
     "harness.tracks.distill": ("DistillProblem", "LanguageDistillProblem"),

@@ -28,3 +28,13 @@ def digits(split: str) -> pa.Table:
             "item": pa.array(rows.astype(np.int64)),
         }
     )
+
+
+def diabetes(split: str) -> pa.Table:
+    """scikit-learn's 442 diabetes patients: ten measurements as they were taken, and the disease's `progression`."""
+    import pyarrow as pa
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
+    columns = {name: pa.array(bunch.data[:, at]) for at, name in enumerate(bunch.feature_names)}
+    return pa.table({**columns, "progression": pa.array(bunch.target)})

@@ -1,0 +1,1 @@
+"""Stacking and calibration: one prediction from those of many base models."""
