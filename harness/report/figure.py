@@ -45,9 +45,9 @@ def quantities(section: Section, problem: int, key: str) -> dict[int, Quantity]:
     return {at: value for at, value in values.items() if isinstance(value, Quantity)}
 
 
-def most(items: Sequence[Any], size: Callable[[Any], float], what: str) -> tuple[list[Any], str]:
+def most(items: Sequence[Any], size: Callable[[Any], Any], what: str, room: int = MAX_ROWS) -> tuple[list[Any], str]:
     """No more rows than a plot has room for: those of the largest size, in their order; and what to say of it."""
-    if len(items) <= MAX_ROWS:
+    if len(items) <= room:
         return list(items), ""
-    kept = sorted(sorted(range(len(items)), key=lambda at: -size(items[at]))[:MAX_ROWS])
-    return [items[at] for at in kept], f" The {MAX_ROWS} of {len(items)} rows with {what}; the table has all."
+    kept = sorted(sorted(range(len(items)), key=lambda at: size(items[at]), reverse=True)[:room])
+    return [items[at] for at in kept], f" The {room} of {len(items)} rows with {what}; the table has all."

@@ -14,7 +14,7 @@ from harness.report.gather import Section
 from harness.report.logged import curve_figure, layer_figure
 from harness.report.plots.bars import Bar, bars
 from harness.report.plots.forest import Difference, forest, spans_orders
-from harness.report.plots.pareto import Point, far_off, pareto
+from harness.report.plots.pareto import MAX_POINTS, Point, far_off, pareto
 from harness.report.plots.ranks import critical_difference
 from harness.report.plots.style import Mark
 from harness.stats import Membership, pareto_front, rank
@@ -63,7 +63,13 @@ def _pareto(
         f"one size stand side by side.{lost}"
     )
     label_y = f"{name} {'↑' if higher else '↓'}"
-    away = [f"{one.mark.label} ({values[rows[points.index(one)]].number})" for one in far_off(points)]
+    sign = 1 if higher else -1
+    numbers = {point.mark: values[at].number for at, point in zip(rows, points, strict=True)}
+    points, left = most(
+        points, lambda one: (one.on_front, one.confidence or 0.0, sign * one.value), "the best chances", MAX_POINTS
+    )
+    away = [f"{one.mark.label} ({numbers[one.mark]})" for one in far_off(points)]
+    caption += left
     caption += f" Off the scale: {', '.join(away)}." if away else ""
     draw = partial(pareto, points, x_label=size.heading, y_label=label_y)
     return Figure(key, title, caption, draw)
@@ -182,9 +188,13 @@ def rank_figure(section: Section, number: int) -> Figure:
     left = len(marks) - len(scores)
     caption = (
         f"Average ranks over {len(problems)} problems ({names}), 1 is best. Friedman test (Iman and Davenport): "
-        f"p = {ranking.friedman_p:.2g}. Rows that a bar to the right joins differ by less than the critical difference "
-        f"of Nemenyi's test at 5%: {len(problems)} problems cannot tell them apart."
+        f"p {_probability(ranking.friedman_p)}. Rows that a bar to the right joins differ by less than the critical "
+        f"difference of Nemenyi's test at 5%: {len(problems)} problems cannot tell them apart."
     )
     caption += f" {left} without every seed on every problem are left out." if left else ""
     by_label = {mark.label: mark for mark in marks}
     return Figure(key, title, caption, partial(critical_difference, ranking, by_label), wide=True)
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"

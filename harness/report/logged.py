@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,19 +35,24 @@ def layer_figure(section: Section, problem: int, marks: Sequence[Mark]) -> Figur
     if not counts:
         return None
     chosen = max(counts, key=lambda figure: (counts[figure], figure == ERROR))
-    layers = list(dict.fromkeys(name for row in noted for one in row for name in one if chosen in one[name]))
+    layers = sorted({name for row in noted for one in row for name in one if chosen in one[name]}, key=_natural)
     if len(layers) < 2:
         return None
     rows = [(at, _mean_by_layer(row, chosen, layers)) for at, row in enumerate(noted) if chosen in _figures(row)]
     left = len(marks) - len(rows)
     rows, dropped = most(rows, lambda row: float(np.nanmax(row[1], initial=0)), "the largest errors")
-    caption = "The mean over seeds of what a method noted of each layer, in the order of the model."
+    caption = "The mean over seeds of what a method noted of each layer, sorted by name."
     caption += f" {left} {'row' if left == 1 else 'rows'} without such a note." if left else ""
     label = LABELS.get(chosen, chosen.replace("_", " "))
     errors = np.array([row for _, row in rows])
     draw = partial(layer_map, [marks[at] for at, _ in rows], layers, errors, label=label)
     key = problem_key(section, problem, "layers")
     return Figure(key, "Error of every layer", caption + dropped, draw, wide=True)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts layer 10 after layer 9: a ledger does not keep the order of a log."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def layers_of(log: Mapping[str, Any]) -> Noted:

@@ -125,11 +125,12 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
         "method": row.method,
         "params": row.params,
         "notes": row.notes,
-        "cells": [_cell(row.values.get(column.key)) for column in table.columns],
+        "cells": [cell(row.values.get(column.key)) for column in table.columns],
     }
 
 
-def _cell(value: Value) -> Any:
+def cell(value: Value) -> Any:
+    """A cell as the page's script reads it."""
     if not isinstance(value, Quantity):
         return value
     return [value.number, value.interval, value.word, _finite(value.value), value.mark]

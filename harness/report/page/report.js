@@ -214,17 +214,22 @@
   }
 
   function claimTable(host) {
-    const columns = data.claims.columns.map((heading, at) => ({
+    const { columns: headings, rows } = data.claims;
+    const shown = (row, value) => Array.isArray(value) ? cell(value, row.where)
+      : value === row.outcome ? h("span", { class: "plain-text" }, h("span", { class: `verdict ${value.replaceAll(" ", "-")}` }, value))
+      : value === null ? EMPTY() : h("span", { class: "plain-text" }, value);
+    const columns = headings.map((heading, at) => ({
       heading,
       text: true,
-      value: (row) => row[at],
-      cell: (row) => h(at ? "td" : "th", { class: `text ${at === data.claims.outcome ? row[at].replaceAll(" ", "-") : ""}` },
-        h("span", { class: "plain-text" }, row[at] || "–")),
+      value: (row) => Array.isArray(row.cells[at]) ? row.cells[at][3] : row.cells[at],
+      cell: (row) => at > 0 ? h("td", { class: "text" }, shown(row, row.cells[at]))
+        : h("th", { scope: "row", class: "text" }, row.where === null ? h("span", { class: "plain-text" }, row.cells[0])
+            : h("button", { type: "button", class: "cell", onclick: () => go("row", row.where) }, row.cells[0])),
     }));
     table(host, {
-      name: "claims", columns, rows: data.claims.rows, text: (row) => row.join(" "),
-      choices: [{ name: "Outcome", all: "Every outcome", values: [...new Set(data.claims.rows.map((row) => row[data.claims.outcome]))].sort(),
-        has: (row, value) => row[data.claims.outcome] === value }],
+      name: "claims", columns, rows, text: (row) => row.cells.flat().join(" "),
+      choices: [{ name: "Outcome", all: "Every outcome", values: [...new Set(rows.map((row) => row.outcome))].sort(),
+        has: (row, value) => row.outcome === value }],
     });
   }
 

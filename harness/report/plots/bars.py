@@ -13,6 +13,9 @@ from harness.report.plots.style import COLOURS, SMALL, Mark
 NEAR = 2.5
 """A limit further away than this many times the longest bar is told in words, so that the bars stay readable."""
 
+MAX_DOTS = 30
+"""Of more seeds only the extremes are shown."""
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -40,8 +43,9 @@ def bars(
             at + below, row.value, height=0.5 if below == 0 else 0.3, color=COLOURS["series-6"], alpha=0.55,
             linewidth=0, gid=row.mark.gid,
         )  # fmt: skip
+        seeds = row.seeds if len(row.seeds) <= MAX_DOTS else (min(row.seeds), max(row.seeds))
         axes.plot(
-            row.seeds, [at + below] * len(row.seeds), "o", color=COLOURS["ink"], markersize=3.2, markeredgewidth=0,
+            seeds, [at + below] * len(seeds), "o", color=COLOURS["ink"], markersize=3.2, markeredgewidth=0,
         )  # fmt: skip
         text = style.number(float(f"{row.value:.3g}"))
         if row.limit is not None:

@@ -16,6 +16,9 @@ from harness.report.plots.style import COLOURS, SMALL, Mark
 SURE = 0.05
 """Points that are on the front in more than this share of the resamples are its 95% region."""
 
+MAX_POINTS = 120
+"""More points hide each other, and weigh on the page."""
+
 
 @dataclass(frozen=True)
 class Point:

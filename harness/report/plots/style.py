@@ -26,7 +26,7 @@ POINTS = 72.0
 TEXT, SMALL = 11.5, 10.0
 ROW = 22.0
 """Height of a row of a plot that has one row a method."""
-MAX_ROWS = 60
+MAX_ROWS = 40
 
 COLOURS = {
     "ink": "#1c1d1f",
