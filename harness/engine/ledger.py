@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
@@ -289,6 +289,18 @@ class Ledger:
             for metric, taken in scores.items():
                 self._save_scores(connection, record.hash, metric, taken)
             self._enroll(connection, suite, [(record.cell, record.hash)])
+
+    @contextmanager
+    def bulk(self) -> Iterator[Callable[[sql.Table, list[dict[str, Any]]], None]]:
+        """A function that writes rows to one of the ledger's tables, all in one transaction: for imports. Rows whose
+        key is there already are left out."""
+        with self._connect(writes=True) as connection:
+
+            def write(table: sql.Table, rows: list[dict[str, Any]]) -> None:
+                if rows:
+                    connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
+
+            yield write
 
     def _save_scores(self, connection: Connection, trial: str, metric: str, taken: Scores) -> None:
         digest, text = schema.item_set(taken)
