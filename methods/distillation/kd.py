@@ -11,7 +11,7 @@ from methods.distillation.teaching import teach
 def kd(
     problem: DistillProblem,
     *,
-    temperature: Positive = 4.0,
+    temperature: Positive = 2.0,
     alpha: Fraction = 0.9,
     operator: Operator = "power",
     lr: Positive = 1e-3,

@@ -24,7 +24,7 @@ from methods.distillation.teaching import FORWARDS, teach
 def kd_aif(
     problem: DistillProblem,
     *,
-    temperature: Positive = 4.0,
+    temperature: Positive = 2.0,
     alpha: Fraction = 0.5,
     warm: Fraction = 0.3,
     solver: Solver = "cg",

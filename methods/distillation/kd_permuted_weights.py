@@ -10,7 +10,7 @@ from methods.distillation.kd_aif import adapted
 def kd_permuted_weights(
     problem: DistillProblem,
     *,
-    temperature: Positive = 4.0,
+    temperature: Positive = 2.0,
     alpha: Fraction = 0.5,
     warm: Fraction = 0.3,
     lr: Positive = 1e-3,

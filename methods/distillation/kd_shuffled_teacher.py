@@ -13,7 +13,7 @@ from methods.distillation.teaching import teach
 def kd_shuffled_teacher(
     problem: DistillProblem,
     *,
-    temperature: Positive = 4.0,
+    temperature: Positive = 2.0,
     alpha: Fraction = 0.9,
     lr: Positive = 1e-3,
     weight_decay: Weight = 0.01,

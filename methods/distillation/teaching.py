@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from harness import Batch, DistillProblem, Solution, fit
+from harness import Batch, DistillProblem, LanguageDistillProblem, Solution, fit
 from harness.parts.kd import divergences
 from harness.parts.softening import Operator
 from harness.tasks import per_sample
@@ -60,3 +61,26 @@ def teach(
         schedule=schedule,
         after=after,
     )
+
+
+def imitate(
+    problem: LanguageDistillProblem, student: nn.Module, hidden: float, lr: float, weight_decay: float
+) -> Solution:
+    """Train a student that shares the teacher's last layer on KL(teacher || student) plus `hidden` times the mean
+    cosine distance between their last hidden states, without the labels."""
+
+    def answers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        output = model(input_ids=inputs, use_cache=False, output_hidden_states=True)
+        return output.logits, output.hidden_states[-1]
+
+    def loss(model: nn.Module, batch: Batch, generator: object) -> dict[str, Tensor]:
+        with torch.no_grad():
+            wanted, wanted_hidden = answers(problem.teacher, batch.inputs)
+        logits, states = answers(model, batch.inputs)
+        cosine = nn.functional.cosine_similarity(states, wanted_hidden, dim=-1)
+        return {"soft": divergences(logits, wanted).mean(), "hidden": hidden * (1 - cosine).mean()}
+
+    steps = problem.budget.steps(forwards=FORWARDS)
+    if steps < 1:
+        return Solution(model=student)
+    return fit(problem, model=student, optimizer=optimizers.adamw(lr, weight_decay), loss=loss, steps=steps)
