@@ -7,14 +7,14 @@ from harness.parts.softening import Operator
 from methods.distillation.teaching import teach
 
 
-@method(track="distill", paper="hinton2015distilling", tune={"temperature": (1.0, 2.0, 4.0, 8.0)})
+@method(track="distill", paper="hinton2015distilling")
 def kd(
     problem: DistillProblem,
     *,
     temperature: Positive = 2.0,
     alpha: Fraction = 0.9,
     operator: Operator = "power",
-    lr: Positive = 1e-3,
+    lr: Positive = 3e-3,
     weight_decay: Weight = 0.01,
 ) -> Solution:
     """The student learns the teacher's softened answers and, with weight 1 - alpha, the labels.

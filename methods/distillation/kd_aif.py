@@ -15,7 +15,6 @@ from methods.distillation.teaching import FORWARDS, teach
 @method(
     track="distill",
     paper="wu2025kdaif",
-    tune={"temperature": (1.0, 2.0, 4.0, 8.0)},
     claims=[
         Claim("accuracy", "kd(operator=power)", "distill-vision", paper="above KD on CIFAR-100 and GLUE (abstract)"),
         Claim("accuracy", "kd_permuted_weights", "distill-vision", paper="the same weights, each on another sample"),
@@ -30,7 +29,7 @@ def kd_aif(
     solver: Solver = "cg",
     damping: Positive = 0.01,
     iterations: Count = 50,
-    lr: Positive = 1e-3,
+    lr: Positive = 3e-3,
     weight_decay: Weight = 0.01,
 ) -> Solution:
     """Distillation weighted by influence: exp of each sample's helpfulness to the development loss, scaled to [-1, 1].

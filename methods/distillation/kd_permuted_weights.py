@@ -6,14 +6,14 @@ from harness import DistillProblem, Fraction, Positive, Solution, Weight, method
 from methods.distillation.kd_aif import adapted
 
 
-@method(track="distill", role="control", tune={"temperature": (1.0, 2.0, 4.0, 8.0)})
+@method(track="distill", role="control")
 def kd_permuted_weights(
     problem: DistillProblem,
     *,
     temperature: Positive = 2.0,
     alpha: Fraction = 0.5,
     warm: Fraction = 0.3,
-    lr: Positive = 1e-3,
+    lr: Positive = 3e-3,
     weight_decay: Weight = 0.01,
 ) -> Solution:
     """`kd_aif` with its weights permuted at random over the training samples."""

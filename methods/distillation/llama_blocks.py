@@ -19,9 +19,8 @@ def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
     """The attention and feed-forward parts of every layer by name. BadInput for a model that is not built like a
     Llama."""
     layers = getattr(getattr(model, "model", None), "layers", [])
-    found = {
-        f"model.layers.{at}.{part}": getattr(layer, part, None) for at, layer in enumerate(layers) for part in PARTS
-    }
+    pairs = [(at, layer, part) for at, layer in enumerate(layers) for part in PARTS]
+    found = {f"model.layers.{at}.{part}": getattr(layer, part, None) for at, layer, part in pairs}
     wanted = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
     fits = all(
         isinstance(getattr(block, name, None), nn.Linear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def fit_library(
     steps = int(local * problem.budget.granted.backward / (whole * size))
     for name, block in trained:
         fit_block(block, calls[name], steps, lr=lr, generator=problem.generator)
-    problem.budget.count(-int(-(steps * size * whole) // 1))  # rounded up
+    problem.budget.count(math.ceil(steps * size * whole))
     return steps
 
 

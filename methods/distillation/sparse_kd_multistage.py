@@ -17,7 +17,6 @@ from methods.distillation.teaching import FORWARDS, teach
 @method(
     track="distill",
     paper="flouro2026sparse",
-    tune={"temperature": (1.0, 2.0, 4.0, 8.0)},
     claims=[
         Claim(
             "divergence_from_teacher", "sparse_kd_multistage(stages=1)", "distill-vision", params={"stages": 4},
@@ -34,7 +33,7 @@ def sparse_kd_multistage(
     operator: Operator = "power",
     target: Literal["previous", "original"] = "previous",
     final_share: Fraction = 0.5,
-    lr: Positive = 1e-3,
+    lr: Positive = 3e-3,
     weight_decay: Weight = 0.0,
 ) -> Solution:
     """The teacher pruned by global magnitude in stages to `sparsity`, each stage taught by the softened one before.
