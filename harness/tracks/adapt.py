@@ -7,6 +7,7 @@ problem:
   pretrain: {steps: 300, lr: 0.002}                   # for a small model: fields of harness.parts.prepare.RECIPE
   trainable: 0.05                     # part of the numbers in the body's layers that a method is granted to train
   budget: {steps: 100, batch: 8}
+  evaluations: 20                     # times that target and source are looked at along the training, at no cost
   tuning: 4                           # tries of learning rate and weight decay, chosen on the target's dev split
 
 A method that has a size (a rank, a block, a density) takes the one whose count of trainable numbers is nearest to what
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from harness.registry import Entry
     from harness.solution import Solution
 
-FIELDS = ("model", "task", "source", "pretrain", "trainable")
+FIELDS = ("model", "task", "source", "pretrain", "trainable", "evaluations")
 TARGET, SOURCE = "target", "source"
 TRAINABLE = 0.05
 EVALUATIONS = 20
@@ -79,6 +80,9 @@ def describe(spec: Mapping[str, Any]) -> dict[str, str]:
     part = spec.get("trainable", TRAINABLE)
     if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
         raise BadInput(f"problem: trainable={part!r} is not accepted; it takes a part above 0, at most 1")
+    times = spec.get("evaluations", EVALUATIONS)
+    if type(times) is not int or times < 1:
+        raise BadInput(f"problem: evaluations={times!r} is not accepted; it takes a number of at least 1")
     return hashes
 
 
@@ -112,7 +116,7 @@ def build(spec: Mapping[str, Any], *, seed: int) -> AdaptProblem:
         task=task,
         generator=generator,
         budget=budget,
-        evaluations=EVALUATIONS,
+        evaluations=spec.get("evaluations", EVALUATIONS),
         model=model,
         source=source,
         layers=layers,
