@@ -25,6 +25,7 @@ _HOME = {
     "harness.tracks.predict": ("PredictProblem", "Predictor"),
     "harness.tracks.policy": ("PolicyProblem",),
     "harness.tracks.adapt": ("AdaptProblem",),
+    "harness.tracks.continual": ("ContinualProblem",),
     "harness.tracks.merge": ("Expert", "MergeProblem"),
     "harness.tracks.distill": ("DistillProblem", "LanguageDistillProblem"),
     "harness.tracks.search": ("SearchProblem",),

@@ -64,6 +64,11 @@ def mlp(task: Task, *, width: Count = 128, depth: Count = 2) -> nn.Module:
     return Perceptron(task.train.inputs[0].numel(), [width] * depth, task.classes)
 
 
+def linear(task: Task) -> nn.Module:
+    """A linear classifier."""
+    return Perceptron(task.train.inputs[0].numel(), [], task.classes)
+
+
 def cnn(task: Task, *, width: Count = 16, depth: Count = 3) -> nn.Module:
     """A convolutional network with batch norm."""
     return ConvNet(task.train.inputs.shape[1], width, depth, task.classes)
@@ -107,6 +112,7 @@ def llama(
 
 
 BUILDERS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
+    "linear": ("vision", linear),
     "mlp": ("vision", mlp),
     "cnn": ("vision", cnn),
     "vit": ("vision", vit),
