@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from engine_toy import Toy
 
 from harness import Scores
@@ -38,6 +39,13 @@ def draw(trial: Trial, power: int) -> np.ndarray:
     rng = np.random.default_rng([trial.seed, *map(ord, str(trial.point)), power])
     items = np.random.default_rng(0).normal(10, 3, ITEMS)
     return items + trial.point.params["by"] * (2 if trial.point.params["twice"] else 1) + rng.normal(0, 0.5, ITEMS)
+
+
+@pytest.fixture(name="quick")
+def quick_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few resamples, for tests of what does not depend on how many there are."""
+    for module in ("tables.statistics", "tables.control", "tables.ranking", "claims"):
+        monkeypatch.setattr(f"harness.{module}.RESAMPLES", 400)
 
 
 Change = Callable[[Trial, Scores], Scores]

@@ -20,6 +20,12 @@ from harness.cli.run import folder
     metavar="NAME",
     help="terminal (default), markdown, csv, json, html or latex.",
 )
+@click.option(
+    "--correction",
+    type=click.Choice(["holm", "bh", "none"]),
+    default="holm",
+    help="How p values are adjusted: holm (default), bh (Benjamini-Hochberg), none.",
+)
 @click.option("--write", is_flag=True, help="Also write the files that `harness run` writes.")
 @seeds_option
 @limit_option
@@ -38,6 +44,8 @@ def table(suite: str, form: str, write: bool, ledger: str | None, **protocol: An
         raise BadInput(f"--format {form!r} is not accepted; {nearest(form, ('terminal', *FORMATS))}")
     loaded = load_suite(suite)
     scope = Scope.of(loaded, **protocol)
+    if protocol["correction"] == "holm":
+        protocol.pop("correction")  # the usual one has no folder of its own
     with closing(open_ledger(ledger, write=False)) as store:
         tables = tabulate(scope, store)
     if form == "terminal":

@@ -15,8 +15,7 @@ from harness.stats import ScoreSet
 from harness.stats.resample import Units, bca, bootstrap_means
 from harness.stats.significance import Correction, adjust, paired_permutation
 from harness.stats.verdict import score_units
-
-ALPHA = 0.05
+from harness.tables.statistics import ALPHA, CONFIDENCE, RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,7 @@ class NullControl:
     apart: int
 
 
-def null_control(
-    sets: Mapping[int, ScoreSet], correction: Correction = "holm", resamples: int = 10_000, seed: int = 0
-) -> NullControl | None:
+def null_control(sets: Mapping[int, ScoreSet], correction: Correction = "holm", seed: int = 0) -> NullControl | None:
     """Every seed of every baseline row against the row's next seed, the last against the first, on the same items.
 
     The differences are those of `harness.stats.compare` (of the logarithm for a perplexity). None where no row has two
@@ -48,8 +45,8 @@ def null_control(
     alike: dict[int, list[Units]] = {}
     for _, pair in pairs:
         alike.setdefault(len(pair.weights), []).append(pair)
-    chances = np.concatenate([paired_permutation(some, rng, resamples) for some in alike.values()])
-    low, high = bca(widest, bootstrap_means([widest], resamples, rng)[0], 0.95)
+    chances = np.concatenate([paired_permutation(some, rng, RESAMPLES) for some in alike.values()])
+    low, high = bca(widest, bootstrap_means([widest], RESAMPLES, rng)[0], CONFIDENCE)
     apart = int((adjust(chances, correction) < ALPHA).sum())
     return NullControl(at, widest.estimate, low, high, len(pairs), apart)
 

@@ -18,7 +18,8 @@ from typing import Any
 from harness.errors import BadInput, nearest
 from harness.tables.citation import ID
 
-_COMMAND = re.compile(r"harness (?:run|table) [^`\n\"{}<]+?(?=\s*[`\n\"{}<.]|$)")
+_WORD = r"(?:'[^'\n]+'|[^\s`\"{}<]+)"
+_COMMAND = re.compile(rf"harness (?:run|table) {_WORD}(?: --(?:seeds|limit|model|correction) {_WORD})*")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _last(text: str) -> re.Match[str] | None:
 
 def _command(text: str) -> str:
     found = _COMMAND.search(text)
-    return found.group().strip() if found else ""
+    return found.group().rstrip(".,;") if found else ""
 
 
 def _row(text: str) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+import numpy as np
+
 from harness.errors import BadInput
-from harness.stats import ScoreSet, compare_all
+from harness.stats import ScoreSet
+from harness.stats.resample import Units
 from harness.stats.scoreset import require_pairable
-from harness.stats.significance import Correction
+from harness.stats.significance import Correction, adjust, paired_permutation
+from harness.stats.verdict import score_units
 from harness.tables.model import BEST, TIED
+from harness.tables.statistics import ALPHA, RESAMPLES
 
 
 def groups(partners: Sequence[int | None], roles: Sequence[str]) -> list[list[int]]:
@@ -23,11 +28,9 @@ def groups(partners: Sequence[int | None], roles: Sequence[str]) -> list[list[in
     return list(found.values())
 
 
-def mark(
-    sets: Mapping[int, ScoreSet], group: Sequence[int], correction: Correction = "holm", resamples: int = 10_000
-) -> dict[int, str]:
-    """The marks of a group's rows: `BEST`, and `TIED` where the paired test against the best row, with Holm's
-    correction over the group, finds no difference.
+def mark(sets: Mapping[int, ScoreSet], group: Sequence[int], correction: Correction = "holm") -> dict[int, str]:
+    """The marks of a group's rows: `BEST`, and `TIED` where the paired permutation test against the best row, with
+    Holm's correction over the group, finds no difference.
 
     Rows are compared on the seeds that all of them have. Rows that cannot be paired with the best (other items,
     another protocol) have no mark; nor has anything where fewer than two rows can be compared.
@@ -39,12 +42,13 @@ def mark(
     rows = {at: one.on_seeds(common) for at, one in rows.items()}
     sign = 1 if next(iter(rows.values())).higher_is_better else -1
     best = max(rows, key=lambda at: sign * rows[at].value)
-    others = {str(at): one for at, one in rows.items() if at != best and _pairable(rows[best], one)}
+    others = [at for at, one in rows.items() if at != best and _pairable(rows[best], one)]
     if not others:
         return {}
-    compared = compare_all(others, rows[best], resamples=resamples, correction=correction)
-    tied = {int(at): TIED for at, one in compared.items() if one.verdict == "inconclusive"}
-    return {best: BEST, **tied}
+    base = score_units(rows[best])
+    pairs = [Units(score_units(rows[at]).sums - base.sums, base.weights) for at in others]
+    chances = adjust(paired_permutation(pairs, np.random.default_rng(0), RESAMPLES), correction)
+    return {best: BEST, **{at: TIED for at, p in zip(others, chances, strict=True) if p >= ALPHA}}
 
 
 def _in_all(seed: int, rows: Mapping[int, ScoreSet]) -> bool:
