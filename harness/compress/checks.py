@@ -56,9 +56,9 @@ def same_seed_gives_the_same_result(entry: Entry) -> str:
     """Two runs under one seed agree bit for bit, whatever state the global generators are in."""
     with _restored_random_state():
         _seed_everything(1)
-        once = _solve_with_all_threads(entry, _problem(entry))
+        once = _solve(entry, _problem(entry))
         _seed_everything(2)
-        again = _solve_with_all_threads(entry, _problem(entry))
+        again = _solve(entry, _problem(entry))
     _require_equal(once, again, "differs between two runs with one seed; draw from the problem's generator only")
     return "two runs agree bit for bit"
 
@@ -203,17 +203,13 @@ def _odd_problems(entry: Entry) -> Iterator[tuple[str, Problem]]:
 
 
 def _solve(entry: Entry, problem: Problem, **params: Any) -> Solution:
-    """The problems are tiny. Where the number of threads may matter, in the order of sums, they are solved with all."""
+    """With one thread: the problems are tiny. What is made of them is then used with all."""
     with threads(1):
-        return _solve_with_all_threads(entry, problem, **params)
-
-
-def _solve_with_all_threads(entry: Entry, problem: Problem, **params: Any) -> Solution:
-    if isinstance(problem, LayerProblem):
-        return Solution({problem.name: entry(problem, **params)})
-    if _per_layer(entry):
-        return compress_layers(problem, lambda layer: entry(layer, **params))
-    return entry(problem, **params)
+        if isinstance(problem, LayerProblem):
+            return Solution({problem.name: entry(problem, **params)})
+        if _per_layer(entry):
+            return compress_layers(problem, lambda layer: entry(layer, **params))
+        return entry(problem, **params)
 
 
 def _per_layer(entry: Entry) -> bool:
