@@ -315,6 +315,8 @@ CASES += [
     Case("a method to check that is not there", ("absent.py", "no such file"), lambda place: ["check", "absent.py"]),
     Case("a table before any run", ("ledger.db", "harness run"), lambda place: ["table", place.suite()]),
     Case("an unknown format", ("--format", "did you mean csv"), lambda p: ["table", p.suite(), "--format", "cvs"]),
+    Case("a report of an unknown suite", ("did you mean quickstart",), lambda place: ["report", "quickstar"]),
+    Case("a report before any run", ("ledger.db", "harness run"), lambda place: ["report", place.suite()]),
     Case("an unknown reference model", ("digit-vit", "digits-vit"), lambda place: ["train-reference", "digit-vit"]),
 ]
 

@@ -150,7 +150,7 @@ def _costs(section: Section, problem: int, marks: Sequence[Mark]) -> list[Figure
             continue
         rows, left = most(rows, lambda row: row.value, "the longest bars")
         draw = partial(bars, rows, x_label=unit, limit=limit, limit_is="limit of the suite", unit=unit)
-        caption = f"With its evaluation; the median over seeds, a stroke a seed.{left}"
+        caption = f"With its evaluation; the median over seeds, a dot a seed.{left}"
         found.append(Figure(problem_key(section, problem, field.partition("_")[0]), title, caption, draw))
     return found
 
@@ -172,7 +172,9 @@ def rank_figure(section: Section, number: int) -> Figure:
         )  # fmt: skip
     scores: dict[str, list[float]] = {}
     marks = row_marks(section, number, problems[0])
-    for row, mark in enumerate(marks):
+    ranked = [at for at, row in enumerate(section.tables[problems[0]].rows) if row.role != "reference"]
+    for row in ranked:
+        mark = marks[row]
         values = [quantities(section, at, first[at]).get(row) for at in problems]
         if all(value is not None and section.complete(at, row) for at, value in zip(problems, values, strict=True)):
             scores[mark.label] = [
@@ -185,12 +187,13 @@ def rank_figure(section: Section, number: int) -> Figure:
         return Figure(key, title, reason)
     ranking = rank(scores, higher_is_better=False)
     names = ", ".join(f"{section.metrics[at][first[at]]} on {section.tables[at].title}" for at in problems)
-    left = len(marks) - len(scores)
+    left = len(ranked) - len(scores)
     caption = (
         f"Average ranks over {len(problems)} problems ({names}), 1 is best. Friedman test (Iman and Davenport): "
         f"p {_probability(ranking.friedman_p)}. Rows that a bar to the right joins differ by less than the critical "
         f"difference of Nemenyi's test at 5%: {len(problems)} problems cannot tell them apart."
     )
+    caption += " References are not ranked." if len(ranked) < len(marks) else ""
     caption += f" {left} without every seed on every problem are left out." if left else ""
     by_label = {mark.label: mark for mark in marks}
     return Figure(key, title, caption, partial(critical_difference, ranking, by_label), wide=True)

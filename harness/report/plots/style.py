@@ -164,15 +164,17 @@ def number(value: float) -> str:
 
 
 def log_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
-    """Round numbers between two positive ones: of 1, 2, 5 a decade, fewer where that is too many."""
+    """Round numbers between two positive ones: of 1, 2, 3, 5 a decade, fewer where that is too many; evenly spaced ones
+    where the two are close."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**power for power in decades for step in steps]
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) <= wanted:
             break
-    every = -(-len(inside) // wanted) if inside else 1
-    return inside[::every]
+    if len(inside) < 2:
+        inside = [float(tick) for tick in MaxNLocator(wanted).tick_values(low, high) if low <= tick <= high]
+    return inside[:: max(1, -(-len(inside) // wanted))]
 
 
 def set_log(axis: Any, low: float, high: float, wanted: int = 6) -> None:
