@@ -18,6 +18,7 @@ from typing import Any
 from harness.errors import BadInput, nearest
 from harness.tables.citation import ID
 
+_COMMENT, _FLOAT = re.compile(r"(?<!\\)%.*"), re.compile(r"\\(?:begin|end)\{table")
 _WORD = r"(?:'[^'\n]+'|[^\s`\"{}<]+)"
 _COMMAND = re.compile(rf"harness (?:run|table) {_WORD}(?: --(?:seeds|limit|model|correction) {_WORD})*")
 
@@ -83,7 +84,7 @@ def _latex(text: str, path: Path) -> Iterator[Printed]:
     """Tabulars; the id is what stands before the table, or else follows it."""
     blocks = list(re.finditer(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL))
     for block, before, after in _surrounded(text, blocks):
-        found = _last(_joined(before)) or ID.search(_joined(after))
+        found = _last(_joined(before)) or ID.search(_joined(_FLOAT.split(_COMMENT.sub("", after))[0]))
         if found is None:
             continue
         head, _, body = block.partition(r"\midrule")
@@ -149,7 +150,7 @@ def _json(text: str, path: Path) -> Iterator[Printed]:
         for table in tables:
             if "id" in table:
                 yield Printed(table["id"], table["command"], dict(_flat(table)), [*table["notes"], *table["protocol"]])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise BadInput(f"{path}: is no JSON that `harness table` writes") from None
 
 

@@ -67,11 +67,11 @@ class Scope:
         return shlex.join(["harness", "table", *words, "--correction", self.correction])
 
     def title(self, at: int) -> str:
-        """What a problem is called: its model, with its number where several have the same one."""
-        spec = self.problems[at].spec
-        name = str(spec.get("model", f"problem {at + 1}"))
-        same = sum(other.spec.get("model") == spec.get("model") for other in self.problems)
-        return f"{name} (problem {at + 1})" if same > 1 and "model" in spec else name
+        """What a problem is called: its model, data set or environment, with its number where several share it."""
+        names = [_name_of(problem.spec) for problem in self.problems]
+        if not names[at]:
+            return f"problem {at + 1}"
+        return f"{names[at]} (problem {at + 1})" if names.count(names[at]) > 1 else names[at]
 
     def places(self) -> dict[str, tuple[int, int, int]]:
         """Where a record belongs, by the cell it fills: (problem, method point, seed)."""
@@ -95,6 +95,10 @@ def collect(scope: Scope, ledger: Ledger) -> dict[tuple[int, int], dict[int, Rec
     return {place: dict(sorted(row.items())) for place, row in found.items()}
 
 
+def _name_of(spec: Mapping[str, Any]) -> str:
+    return next((str(spec[field]) for field in ("model", "dataset", "env") if isinstance(spec.get(field), str)), "")
+
+
 def succeeded(taken: Taken) -> dict[int, Record]:
     """The records of a row that ended well."""
     return {seed: one for seed, one in taken.items() if one.status == OK}
@@ -102,8 +106,8 @@ def succeeded(taken: Taken) -> dict[int, Record]:
 
 def read_scores(ledger: Ledger, taken: Taken, label: str) -> dict[int, Scores]:
     """Per-item scores of one metric by seed, of those records that have it."""
-    read = {seed: ledger.scores(one, label) for seed, one in taken.items() if label in one.metrics}
-    return {seed: one for seed, one in read.items() if one is not None}
+    read = ledger.scores_of(taken.values(), label)
+    return {seed: read[one.hash] for seed, one in taken.items() if one.hash in read}
 
 
 def stack(ledger: Ledger, taken: Taken, scores: Mapping[int, Scores]) -> ScoreSet:
