@@ -165,7 +165,8 @@ def test_an_unknown_id_is_one_line(toy: Toy) -> None:
         ("a.pdf", "", "is no .tex, .md, .json or .csv file"),
         ("a.json", "{}", "is no JSON that `harness table` writes"),
         ("c.json", '{"tables": [{"id": "x", "command": "", "columns": []}]}', "is no JSON that `harness table` writes"),
-        ("b.json", '{"tables": [{"id": "x", "command": "", "columns": [{"key": "method"}], "rows": [], "notes": [], "protocol": []}]}',
+        ("b.json", '{"tables": [{"id": "x", "command": "", "columns": [{"key": "a"}], '
+            '"rows": [], "notes": [], "protocol": []}]}',
          "'x' is no table's id"),
     ],
 )  # fmt: skip
