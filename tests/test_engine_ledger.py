@@ -22,6 +22,7 @@ import sqlalchemy as sql
 
 from harness import BadInput, Scores
 from harness.engine import ledger as ledger_module
+from harness.engine import schema
 from harness.engine.ledger import Ledger, NoLedger, open_ledger
 from harness.engine.owner import is_alive, new_owner
 from harness.engine.plan import MetricCall, Point, Trial
@@ -112,6 +113,36 @@ def test_records_are_filtered(ledger: Ledger) -> None:
     assert ledger.suites() == {"s": 2, "t": 2}
 
 
+def test_brief_records_leave_out_what_is_long(ledger: Ledger) -> None:
+    save(ledger, record(1), record(2, FAILED))
+    for one, brief in zip(ledger.records(), ledger.records(brief=True), strict=True):
+        assert brief == dataclasses.replace(one, traceback="", log={}, metrics={}, size={})
+
+
+def test_scores_of_several_records_are_read_at_once(ledger: Ledger) -> None:
+    save(ledger, *(record(seed) for seed in range(4)), record(5, FAILED))
+    found = ledger.scores_of([record(3), record(1), record(5, FAILED), record(9)], LABEL)
+    assert found.keys() == {trial(3).hash, trial(1).hash}
+    assert same(found[trial(3).hash], scores(3))
+    assert found[trial(3).hash].ids is found[trial(1).hash].ids
+    assert ledger.scores_of([record(1)], "other") == {}
+
+
+def test_rows_are_written_in_bulk_and_once(ledger: Ledger) -> None:
+    rows = [{"hash": f"{at}", "owner": "me", "beat": 0.0} for at in range(3)]
+    with ledger.bulk() as write:
+        write(schema.leases, rows)
+        write(schema.leases, rows[:1])
+        write(schema.scores, [])
+    with ledger.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM leases").scalar() == 3
+    with pytest.raises(sql.exc.CompileError), ledger.bulk() as write:
+        for row in ({"hash": "9", "owner": "me", "beat": 0.0}, {"colour": "red"}):
+            write(schema.leases, [row])
+    with ledger.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM leases").scalar() == 3
+
+
 def test_many_hashes_are_looked_up_in_parts(ledger: Ledger) -> None:
     save(ledger, record(1))
     wanted = [f"{at:064d}" for at in range(2 * ledger_module.BATCH)] + [trial(1).hash]
@@ -164,8 +195,6 @@ def test_reading_does_not_grow_with_the_number_of_records(ledger: Ledger) -> Non
 
 def fill(ledger: Ledger, start: int, stop: int) -> None:
     """Records without scores, many in a transaction."""
-    from harness.engine import schema
-
     fields = [column.name for column in schema.records.columns if column.name != "item_limit"]
     base = record(0)
     rows = [{name: getattr(base, name) for name in fields} | {"hash": f"{at:064d}"} for at in range(start, stop)]
@@ -327,7 +356,7 @@ def test_an_older_ledger_is_brought_up_to_date_when_it_is_written(tmp_path: Path
     with sqlite3.connect(path) as database:
         database.execute("ALTER TABLE records DROP COLUMN log")
         database.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
-    with pytest.raises(BadInput, match="older version .* brings it up to date"):
+    with pytest.raises(BadInput, match=r"older version .* brings it up to date"):
         open_ledger(str(path), write=False)
     open_ledger(str(path)).close()
     with closing(open_ledger(str(path), write=False)) as ledger:

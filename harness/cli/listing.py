@@ -138,7 +138,7 @@ def _trials(suite: Suite | None, status: str | None, ledger: str | None) -> Iter
     from harness.params import format_call
 
     with closing(open_ledger(ledger, write=False)) as store:
-        for record in store.records(suite=suite.name if suite else None, status=status):
+        for record in store.records(suite=suite.name if suite else None, status=status, brief=True):
             yield {
                 "trial": record.hash,
                 "status": record.status,

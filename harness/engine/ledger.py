@@ -224,9 +224,14 @@ class Ledger:
         model: str | None = None,
         status: str | None = None,
         hashes: Iterable[str] | None = None,
+        brief: bool = False,
     ) -> Iterator[Record]:
-        """Records that fit all that is given, streamed: a suite's in the order it was filled in."""
-        query = sql.select(schema.records)
+        """Records that fit all that is given, streamed: a suite's in the order it was filled in.
+
+        `brief` leaves out what can be long: tracebacks, logs, metrics and sizes are then empty.
+        """
+        long = ("traceback", "log", "metrics", "size") if brief else ()
+        query = sql.select(*(column for column in schema.records.columns if column.name not in long))
         if suite is not None:
             members = schema.members.c
             query = query.join(schema.members, members.hash == schema.records.c.hash)
@@ -250,13 +255,22 @@ class Ledger:
 
     def scores(self, record: Record, metric: str) -> Scores | None:
         """The per-item scores of one of the record's metrics, by its label."""
+        return self.scores_of([record], metric).get(record.hash)
+
+    def scores_of(self, records: Iterable[Record], metric: str) -> dict[str, Scores]:
+        """The per-item scores of one metric of several records, by their hashes, where there are any."""
+        summaries = {record.hash: record.metrics.get(metric) for record in records}
         columns = schema.scores.c
-        query = sql.select(columns.item_set, columns.item_values)
+        query = sql.select(columns.hash, columns.item_set, columns.item_values).where(columns.metric == metric)
         with self._connect() as connection:
-            row = connection.execute(query.where(columns.hash == record.hash, columns.metric == metric)).first()
-        if row is None:
-            return None
-        return schema.restore(schema.unpack_array(row.item_values), self._items(row.item_set), record.metrics[metric])
+            rows = [
+                row for batch in _batches(summaries) for row in connection.execute(query.where(columns.hash.in_(batch)))
+            ]
+        return {
+            row.hash: schema.restore(schema.unpack_array(row.item_values), self._items(row.item_set), summary)
+            for row in rows
+            if (summary := summaries[row.hash]) is not None
+        }
 
     def _load_items(self, digest: str) -> dict[str, Any]:
         with self._connect() as connection:

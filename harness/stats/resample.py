@@ -14,6 +14,8 @@ from scipy import special
 
 CHUNK = 5_000_000
 """Numbers held at once: bounds the memory, whatever the number of units and of methods."""
+COUNTED = 50_000
+"""Draws counted at once: few enough to stay in the cache, many enough that numpy and not Python does the work."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,14 @@ def draw_counts(n: int, resamples: int, rng: np.random.Generator, most: int = CH
     """Multinomial counts of n units drawn n times with replacement: (rows, n) float32, resamples rows in all, in chunks
     of at most `most` rows."""
     most = max(1, min(most, CHUNK // n))
+    step = max(1, COUNTED // n)
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
         counts = np.empty((rows, n), dtype=np.float32)
-        for row in counts:
-            row[:] = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        for at in range(0, rows, step):
+            few = min(step, rows - at)
+            picks = rng.integers(0, n, size=(few, n)) + np.arange(0, few * n, n)[:, None]
+            counts[at : at + few] = np.bincount(picks.ravel(), minlength=few * n).reshape(few, n)
         yield counts
 
 

@@ -44,7 +44,12 @@ class ScoreSet:
         twice = [seed for at, seed in enumerate(seeds) if seed in seeds[:at]]
         if twice:
             raise BadInput(f"seed {twice[0]} was given twice; every seed can be counted once")
-        sets = [_one_seed(one, seed) for one, seed in zip(scores, seeds, strict=True)]
+        orders: dict[int, tuple[np.ndarray, tuple[str, ...]]] = {}
+        for taken in scores:
+            if id(taken.ids) not in orders:  # a ledger gives all scores of the same items the same list
+                order = aligned_order(taken.ids)
+                orders[id(taken.ids)] = order, tuple(taken.ids[at] for at in order)
+        sets = [_one_seed(one, seed, *orders[id(one.ids)]) for one, seed in zip(scores, seeds, strict=True)]
         if len(sets) > 1 and any(one.nested for one in scores):
             sets = [_seed_as_unit(one) for one in sets]
         for one in sets[1:]:
@@ -73,11 +78,9 @@ ALL_ITEMS = "all items of the seed"
 """The id of the only item where the seed is the unit."""
 
 
-def _one_seed(scores: Scores, seed: int) -> ScoreSet:
-    if not len(scores.ids):
+def _one_seed(scores: Scores, seed: int, order: np.ndarray, ids: tuple[str, ...]) -> ScoreSet:
+    if not ids:
         raise BadInput(f"seed {seed} has no scored items; at least one is needed")
-    order = aligned_order(scores.ids)
-    ids = tuple(scores.ids[i] for i in order)
     values = scores.values[order]
     lost = np.flatnonzero(~np.isfinite(values))
     if len(lost):
