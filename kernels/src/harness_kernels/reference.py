@@ -61,24 +61,23 @@ def lookup_product(
 ) -> Tensor:
     """The product (rows, m) of `harness_kernels.lookup`, float64, from tables rounded just as the kernels round them.
 
-    `patterns` (16, 4) are the signs of four activations that a nibble stands for; `index` (planes, m, n / 4) the nibbles,
-    16 to 31 for those that are negated; `factors` (planes, m, n / 4) what each plane is worth there and `offset` (m, n / 4)
-    what is added for each activation. `half`: planes are of 0 and 1, half of their signs plus half of all activations.
+    `patterns` (16, 4): the signs of four activations that a nibble stands for. `index` (planes, m, n / 4): the nibbles,
+    16 to 31 for those that are negated. `factors` (planes, m, n / 4): what a plane is worth there; with `half` a plane
+    is of 0 and 1, half of its signs plus half of all activations. `offset` (m, n / 4): added for each activation.
     """
-    rows, n = x.shape
-    fours = torch.nn.functional.pad(x, (0, -n % block)).unflatten(1, (-1, block // 4, 4))
-    largest = fours.abs().sum(-1).amax(-1)
-    factor = torch.where(largest > 0, 127 / largest, 0)[..., None, None]
+    fours = torch.nn.functional.pad(x, (0, -x.shape[1] % block)).unflatten(1, (-1, block // 4, 4))
+    sizes = fours.abs()
+    largest = (((sizes[..., 0] + sizes[..., 1]) + sizes[..., 2]) + sizes[..., 3]).amax(-1)
+    scaled = fours * torch.where(largest > 0, 127 / largest, 0)[..., None, None]
     entries = torch.zeros(*fours.shape[:-1], 16)
     for k in range(4):
-        entries = entries + (fours[..., k : k + 1] * factor) * patterns[:, k]
-    worth = (largest / 127).double()[..., None, None]
-    tables = (entries.round().double() * worth).flatten(1, 2)[:, : -(-n // 4)]
-    sums = fours.double().sum(-1).flatten(1)[:, : -(-n // 4)]
-    y = torch.zeros(rows, index.shape[1], dtype=torch.float64)
-    for plane, worths in zip(index, factors.double(), strict=True):
-        for row in range(len(y)):
-            picked = torch.stack([tables[row, k, plane[:, k] % 16] for k in range(plane.shape[1])], -1)
-            picked = torch.where(plane > 15, -picked, picked)
+        entries = entries + scaled[..., k : k + 1] * patterns[:, k]
+    count = index.shape[-1]
+    tables = (entries.round().double() * (largest / 127).double()[..., None, None]).flatten(1, 2)[:, :count]
+    sums = fours.double().sum(-1).flatten(1)[:, :count]
+    y = torch.zeros(len(x), index.shape[1], dtype=torch.float64)
+    for row in range(len(x)):
+        for plane, worths in zip(index, factors.double(), strict=True):
+            picked = tables[row].gather(1, plane.T % 16).T * torch.where(plane > 15, -1, 1)
             y[row] += (((picked + sums[row]) / 2 if half else picked) * worths).sum(-1)
     return y if offset is None else y + sums @ offset.double().T
