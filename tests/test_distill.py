@@ -268,8 +268,12 @@ class TestPuzzle:
         assert float(normalized_error(torch.zeros_like(x), x)) == pytest.approx(1, abs=1e-3)
 
     def test_too_small_a_limit_is_one_line(self):
-        with pytest.raises(BadInput, match="the smallest assembly has"):
-            puzzle.puzzle(problem({**TEXT, "parameters": 0.5}))
+        made = problem(TEXT)
+        made.parameters = 100
+        with pytest.raises(
+            BadInput, match="puzzle: parameters=100 numbers are not accepted; the smallest assembly has"
+        ):
+            puzzle.puzzle(made)
 
     def test_it_is_for_language_models(self):
         made = problem(IMAGES)

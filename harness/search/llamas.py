@@ -17,6 +17,8 @@ from harness.tasks import Task
 
 HEAD = 16
 """Channels of an attention head: a width is so many heads."""
+STD = 0.02
+"""Standard deviation of first weights; smaller by sqrt(2 layers) for what writes to the residual stream."""
 
 
 def llamas(task: Task, *, width: Count = 48, mlp_dim: Count = 144, layers: Count = 3) -> Space:
@@ -40,9 +42,13 @@ class Decoder(nn.Module):
         self.genes = genes
         width, mlp, layers = (max(genes[name]) for name in ("width", "mlp", "layers"))
         self.embedding = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks: Any = nn.ModuleList(Block(width, mlp) for _ in range(layers))
         self.norm = ElasticRMSNorm(width)
+        # As Llama: with larger matrices the mean that untrained attention adds would drown the token itself.
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                residual = name.endswith(("o.weight", "down.weight"))
+                nn.init.normal_(parameter, std=STD / (2 * layers) ** 0.5 if residual else STD)
 
     def forward(self, tokens: Tensor, arch: Arch | Mixture | None = None) -> Tensor:
         """(N, L) -> (N, L, vocabulary)."""

@@ -70,12 +70,12 @@ def describe(spec: Mapping[str, Any]) -> dict[str, str]:
     from harness.tasks import task_kind
 
     training.known(spec, FIELDS, required=("model", "student", "task"))
-    _teaching(spec)
     training.granted(spec, BUDGET)
     part = spec.get("parameters")
     if part is not None and (isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1):
         raise BadInput(f"problem: parameters={part!r} is not accepted; it takes a part of the teacher's, above 0 to 1")
     hashes = training.describe_trained(spec, {"task": spec["task"]})
+    _teaching(spec)
     kind = task_kind(spec["task"])
     student = training.describe_model(spec["student"], kind)
     _same_tokens(spec, kind)
