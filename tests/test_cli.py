@@ -94,9 +94,9 @@ def test_run_writes_the_table_and_computes_nothing_twice(toy: Toy) -> None:
     suite = str(toy.write(**BASELINE))
     first = harness("run", suite)
     assert first.exit_code == 0, first.output
-    files = [Path("results/toys") / f"table.{extension}" for extension in ("md", "csv", "json")]
+    files = [Path("results/toys") / f"table.{extension}" for extension in ("md", "csv", "json", "html", "tex")]
     assert all(file.is_file() for file in files)
-    assert [f"wrote {file}" for file in files] == first.stdout.splitlines()[-3:]
+    assert [f"wrote {file}" for file in files] == first.stdout.splitlines()[-5:]
     assert "6 run, 0 from the ledger, 0 failed" in first.stdout
     assert len(toy.runs()) == 6
     lines = [line for line in first.stderr.splitlines() if line.startswith("[")]
