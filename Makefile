@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 KERNELS := .venv/kernels
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS)
 
-.PHONY: run test test-all lint
+.PHONY: run test test-all lint bench
 
 run: $(INSTALLED) $(KERNELS)
 	.venv/bin/harness run quickstart
@@ -16,6 +16,9 @@ test: $(INSTALLED) $(KERNELS)
 
 test-all: $(INSTALLED) $(KERNELS)
 	$(PYTEST) -m ''
+
+bench: $(INSTALLED) $(KERNELS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest suites/benchmarks/bench_kernels.py
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

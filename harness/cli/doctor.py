@@ -44,6 +44,7 @@ def _look() -> dict[str, Any]:
         "system": known["system"],
         "cpu": known["cpu"],
         "simd": known["simd"],
+        "kernels": known["kernels"],
         "cores": known["cores"],
         "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores (OMP_NUM_THREADS is not set)"),
         "memory": f"{memory[1]:.1f} GB, {memory[0]:.1f} GB available",

@@ -39,6 +39,8 @@ def environment(*, jobs: int | None = None, threads: int | None = None) -> dict[
 
 @functools.cache
 def _fixed() -> dict[str, Any]:
+    from harness.packed import kernels
+
     return {
         "harness": harness.__version__,
         "commit": commit(),
@@ -49,6 +51,7 @@ def _fixed() -> dict[str, Any]:
         "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpus": gpus(),
+        "kernels": kernels.describe(),
         "data_mirror": bool(os.environ.get("HARNESS_DATA")),
     }
 

@@ -57,7 +57,8 @@ class DFloat11(PackedWeight):
             "gaps": pack_bits(torch.from_numpy(gaps), 5),
             "positions": torch.from_numpy(first[::BLOCK_CHUNKS].astype(np.int32)),
         }
-        return cls(*weight.shape, **{name: tensor.to(weight.device) for name, tensor in tensors.items()})
+        m, n = weight.shape
+        return cls(m, n, **{name: tensor.to(weight.device) for name, tensor in tensors.items()})
 
     def __post_init__(self) -> None:
         chunks = -(-len(self.stream) // CHUNK_BYTES)

@@ -3,15 +3,17 @@
     python -m suites.benchmarks.kernels [--shapes 4096x4096 11008x4096] [--threads 1 2] [--batch 1] [--rounds 7]
 
 Every contender multiplies the same activations with its own copies of a weight, enough of them that none is still in a
-cache when its turn comes again. A round runs all contenders one after the other, so that a slow minute of the machine
-falls on all; ratios are taken inside a round, and their median is shown with the smallest and the largest. "of limit"
-is the time that reading the stored bytes takes at the best bandwidth of several readers in that round.
+cache when its turn comes again. A round runs all contenders one after the other, every second one backwards, so that a
+slow minute of the machine falls on all; the shortest call of a turn counts. Ratios are taken inside a round, and their
+median is shown with the smallest and the largest. "of limit" is the time that reading the stored bytes takes at the
+best bandwidth of several readers in that round.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -21,10 +23,11 @@ from typing import Any
 import harness_kernels
 import numpy as np
 import torch
-from harness_kernels import _native
 from torch import Tensor
 
-GROUP = 128
+from harness.packed import PackedWeight, unpack
+from suites.benchmarks.weights import GROUP, WEIGHTS
+
 READERS = list(itertools.product((1, 2, 4, 8), (0, 1024, 4096)))
 
 Call = Callable[[Tensor, Any], Any]
@@ -39,40 +42,37 @@ class Contender:
     turn: int = 0
 
     def time(self, x: Tensor, calls: int) -> float:
-        """Seconds of one product, each on the next copy of the weight."""
-        start = time.perf_counter()
+        """Seconds of the shortest of some products, each on the next copy of the weight.
+
+        The shortest: on a machine that is shared, the others were interrupted.
+        """
+        shortest = math.inf
         for _ in range(calls):
+            start = time.perf_counter()
             self.call(x, self.copies[self.turn % len(self.copies)])
+            shortest = min(shortest, time.perf_counter() - start)
             self.turn += 1
-        return (time.perf_counter() - start) / calls
+        return shortest
 
 
 def ours(m: int, n: int, cache: int) -> list[Contender]:
     found = []
-    for bits in (4, 2, 3, 8):
-        groups = n // GROUP
+    for name, (make, ways) in WEIGHTS.items():
+        first = make(m, n)
+        size = sum(t.nbytes for t in first.tensors().values())
+        # Copies of one weight: some formats take long to make.
+        copies = [first, *(_copy(first) for _ in range(max(1, -(-cache // size) - 1)))]
+        for way in ways:
 
-        def weight(bits: int = bits, groups: int = groups) -> tuple[Tensor, ...]:
-            zeros = torch.randint(0, 256, (m * groups * bits // 8,), dtype=torch.uint8)
-            return torch.randint(0, 256, (m, n * bits // 8), dtype=torch.uint8), torch.rand(m, groups).half(), zeros
+            def call(x: Tensor, w: Any, way: Any = way) -> Tensor:
+                return harness_kernels.matmul(w, x, activations=way)
 
-        for activations in ("int8", "float"):
-
-            def call(x: Tensor, w: Any, bits: int = bits, activations: Any = activations) -> Tensor:
-                return harness_kernels.uniform(x, *w, bits=bits, group_size=GROUP, activations=activations)
-
-            found.append(_contender(f"ours {bits}-bit, {activations}", weight, call, cache))
-
-    def ternary() -> tuple[Tensor, ...]:
-        return harness_kernels.pack_base3(torch.randint(-1, 2, (m, n))), torch.rand(m, 1).half()
-
-    for activations in ("int8", "float"):
-
-        def call3(x: Tensor, w: Any, activations: Any = activations) -> Tensor:
-            return harness_kernels.base3(x, *w, activations=activations)
-
-        found.append(_contender(f"ours base 3, {activations}", ternary, call3, cache))
+            found.append(Contender(f"{name}, {way}", copies, size, call))
     return found
+
+
+def _copy(weight: PackedWeight) -> PackedWeight:
+    return unpack(weight.kind, {name: t.clone() for name, t in weight.tensors().items()}, weight.meta())
 
 
 def peers(m: int, n: int, cache: int) -> list[Contender]:
@@ -160,13 +160,13 @@ def _clone(first: Any, make: Callable[[], Any]) -> Any:
     return first.clone() if isinstance(first, Tensor) else make()
 
 
-def bandwidth(buffer: Tensor) -> float:
-    """Bytes per second, the best of several readers."""
+def bandwidth(buffer: Tensor, piece: int) -> float:
+    """Bytes per second, the best of several readers and of several pieces as long as a weight."""
     best = 0.0
-    for streams, ahead in READERS:
+    for (streams, ahead), part in itertools.product(READERS, buffer.split(piece)):
         start = time.perf_counter()
-        _native.read(buffer, streams, ahead)
-        best = max(best, buffer.nbytes / (time.perf_counter() - start))
+        harness_kernels.native().read(part, streams, ahead)
+        best = max(best, part.nbytes / (time.perf_counter() - start))
     return best
 
 
@@ -181,13 +181,13 @@ def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, o
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
     limits = []
     for number in range(rounds + 1):
-        speed = bandwidth(buffer)
+        speed = bandwidth(buffer, m * n // 2)
         for contender in contenders if number % 2 else reversed(contenders):
             taken = contender.time(x, max(2, min(20, int(0.02 * speed / contender.stored_bytes))))
             if number:
                 seconds[contender.name].append(taken)
         if number:
-            limits.append(max(speed, bandwidth(buffer)))
+            limits.append(max(speed, bandwidth(buffer, m * n // 2)))
     print(f"\n{m}x{n}, {batch} rows, {threads} threads, {harness_kernels.isa()}: reads {max(limits) / 1e9:.1f} GB/s")
     print(f"{'':32} {'us':>9} {'x fp32':>20} {'of limit':>22}")
     for c in contenders:
