@@ -21,20 +21,37 @@ PAGE = 500
 @click.command("list", short_help="List methods, suites, models, datasets, metrics or trials.")
 @click.argument("kind", type=click.Choice(["methods", "suites", "models", "datasets", "metrics", "trials"]))
 @click.option("--suite", metavar="SUITE", help="Only what this suite uses; of trials, its own.")
+@click.option("--track", metavar="TRACK", help="Of methods and suites, only those of this track.")
 @click.option("--status", metavar="STATUS", help="Only trials that ended so: ok, failed, timeout or memory.")
 @ledger_option
 @json_option
-def list_(kind: str, suite: str | None, status: str | None, ledger: str | None, as_json: bool) -> None:
-    """List methods, suites, models, datasets, metrics or trials, one a line."""
+def list_(
+    kind: str, suite: str | None, track: str | None, status: str | None, ledger: str | None, as_json: bool
+) -> None:
+    """List methods (by track), suites, models, datasets, metrics or trials, one a line."""
     from harness.engine.suite import load_suite
 
     chosen = load_suite(suite) if suite else None
-    rows = _trials(chosen, status, ledger) if kind == "trials" else _rows(kind, chosen)
+    rows = _trials(chosen, status, ledger) if kind == "trials" else _of_track(_rows(kind, chosen), kind, track)
     if as_json:
         for row in rows:
             emit(row)
     else:
         _print(rows)
+
+
+def _of_track(rows: list[Fields], kind: str, track: str | None) -> list[Fields]:
+    """The rows of one track. Raises BadInput for a track that there is not, or a kind of thing that has none."""
+    from harness.errors import BadInput, nearest
+    from harness.registry import TRACKS
+
+    if track is None:
+        return rows
+    if kind not in ("methods", "suites"):
+        raise BadInput(f"--track goes with methods and suites; {kind} belong to no track")
+    if track not in TRACKS:
+        raise BadInput(f"--track {track!r} is not accepted; {nearest(track, TRACKS)}")
+    return [row for row in rows if row["track"] == track]
 
 
 def _print(rows: Iterable[Fields]) -> None:
@@ -60,7 +77,8 @@ def _rows(kind: str, suite: Suite | None) -> list[Fields]:
     if suite is None:
         return rows
     used = _used(kind, suite)
-    return [row for row in rows if row["name"].replace("-", "_") in used]
+    tracks = (suite.track,) if kind == "methods" else (None, "")
+    return [r for r in rows if r["name"].replace("-", "_") in used and r.get("track") in tracks]
 
 
 def _used(kind: str, suite: Suite) -> set[str]:
@@ -89,9 +107,10 @@ def _data_names(spec: Fields) -> Iterator[str]:
 
 
 def _methods() -> list[Fields]:
-    from harness.registry import entries
+    from harness.registry import TRACKS, entries
 
-    return [{"name": e.name, "track": e.track, "paper": e.paper, "summary": e.summary} for e in entries()]
+    found = sorted(entries(), key=lambda entry: (TRACKS.index(entry.track), entry.name))
+    return [{"name": e.name, "track": e.track, "paper": e.paper, "summary": e.summary} for e in found]
 
 
 def _metrics() -> list[Fields]:

@@ -23,7 +23,7 @@ ALPHAS = np.logspace(-3, 3, 25)
     claims=[
         Claim(
             metric="squared_error",
-            than="linear_stack",
+            than="linear_stack(ridge=0.0)",
             suite="predict-stack",
             paper="Playground S6E1 (100,000 rows, 72 models): RMSE 8.582, ridge stack 8.627, mean of the models 8.894",
         )
