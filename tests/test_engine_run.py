@@ -248,7 +248,7 @@ def test_a_worker_killed_from_outside_fails_its_trial_only(toy: Toy) -> None:
 def test_two_runs_at_once_share_the_work(toy: Toy) -> None:
     toy.write(**SLOW)
     runs = [toy.start(RUN.format(jobs=1)) for _ in range(2)]
-    events = [[json.loads(line) for line in run.communicate(timeout=60)[0].splitlines()] for run in runs]
+    events = [[json.loads(line) for line in run.communicate(timeout=300)[0].splitlines()] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     last = [one[-1] for one in events]
     assert [end["planned"] for end in last] == [8, 8]

@@ -34,6 +34,8 @@ DEFAULT = Path("results/local/ledger.db")
 LEASE_SECONDS = 120.0
 """A lease whose owner has not been heard of for this long is free again (at once, if it ran here and is dead)."""
 BATCH = 500
+WRITER_LOCK = 0x6861726E657373
+"""The advisory lock of PostgreSQL that writers of ledgers take; any fixed number (here the word "harness")."""
 
 T = TypeVar("T")
 
@@ -54,14 +56,19 @@ def open_ledger(url: str | None = None, *, write: bool = True) -> Ledger:
         name = where if parsed.password is None else parsed.render_as_string(hide_password=True)
         if parsed.get_backend_name() == "sqlite":
             parsed = _sqlite_file(parsed, name, write)
+        elif parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
         engine = sql.create_engine(parsed, json_serializer=canonical)
     except (sql.exc.ArgumentError, sql.exc.NoSuchModuleError, ValueError):
         shown = where if "@" not in where else f"{where.partition('://')[0]}://..."
         raise BadInput(f"ledger {shown}: give the path of an SQLite file or a database URL") from None
     except ModuleNotFoundError as error:
-        raise BadInput(f"ledger {name}: needs the Python package {error.name}, which is not installed") from None
+        how = "; pip install 'nn-harness[postgres]'" if error.name == "psycopg" else ""
+        raise BadInput(f"ledger {name}: needs the Python package {error.name}, which is not installed{how}") from None
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
+    elif engine.dialect.name == "postgresql":
+        _prepare_postgresql(engine)
     ledger = Ledger(engine, name)
     ledger._open(write)
     return ledger
@@ -108,6 +115,14 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # One writer at a time, as in SQLite: what a claim has read still holds when it writes.
+        if connection.get_execution_options().get("writes"):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+
+
 _REASONS = {
     "file is not a database": "is not a ledger (it is no SQLite file)",
     "malformed": "is damaged: {detail}",
@@ -146,6 +161,8 @@ class Ledger:
             tables = set(sql.inspect(connection).get_table_names())
         if not tables and write:
             self._create()
+        elif not tables and self.engine.dialect.name != "sqlite":
+            raise NoLedger(f"ledger {self.name}: the database is empty; `harness run SUITE` makes a ledger in it")
         elif "meta" not in tables:
             raise BadInput(f"ledger {self.name}: is not a ledger (a database of something else)")
         with self._connect() as connection:
@@ -178,11 +195,13 @@ class Ledger:
                 f"ledger {self.name}: was written by an older version (its tables have version {version}, this program "
                 f"reads {schema.VERSION}); any `harness run` on it brings it up to date"
             )
+        entry = schema.meta.c.key == "version"
         with self._connect(writes=True) as connection:
+            version = int(connection.execute(sql.select(schema.meta.c.value).where(entry)).scalar_one())
             for since, statement in schema.UPGRADES:
-                if since > version:
+                if since > version:  # another process may have upgraded it meanwhile
                     connection.exec_driver_sql(statement)
-            connection.execute(sql.update(schema.meta).where(schema.meta.c.key == "version"), {"value": schema.VERSION})
+            connection.execute(sql.update(schema.meta).where(entry).values(value=str(schema.VERSION)))
 
     def _create(self) -> None:
         if self.engine.dialect.name == "sqlite":
