@@ -18,7 +18,7 @@ VERSION = 1
 def average_forgetting(subject: Subject) -> Scores:
     """How much accuracy on earlier tasks was lost: the highest before the last task minus that at the end.
 
-    F of Chaudhry et al. (2018), eq. 3, averaged over all tasks but the last. Each test item of these is scored: right
+    F of Chaudhry et al. (2018), averaged over all tasks but the last. Each test item of these is scored: right
     after the task at which its own task was known best, minus right at the end (-1, 0 or 1).
     """
     from harness.parts.continual import forgotten
@@ -30,7 +30,7 @@ def average_forgetting(subject: Subject) -> Scores:
 def backward_transfer(subject: Subject) -> Scores:
     """How much learning later tasks changed the accuracy on earlier ones; it is negative where they were forgotten.
 
-    BWT of Lopez-Paz and Ranzato (2017), eq. 3: R[T][j] - R[j][j], averaged over all tasks but the last. Each test item
+    BWT of Lopez-Paz and Ranzato (2017): R[T][j] - R[j][j], averaged over all tasks but the last. Each test item
     of these is scored: right at the end minus right after its own task.
     """
     from harness.parts.continual import transferred

@@ -121,7 +121,7 @@ def accuracy_matrix(rights: Rights) -> np.ndarray:
 
 def forgotten(rights: Rights) -> list[np.ndarray]:
     """For each task but the last, by item: right after the task at which R[t][j] was highest (before the last), minus
-    right at the end (Chaudhry et al. 2018, eq. 3: the mean over items is the task's forgetting)."""
+    right at the end (Chaudhry et al. 2018: the mean over items is the task's forgetting)."""
     matrix = accuracy_matrix(rights)
     last = len(rights) - 1
     return [rights[int(matrix[:last, j].argmax())][j] - rights[last][j] for j in range(last)]
@@ -129,6 +129,6 @@ def forgotten(rights: Rights) -> list[np.ndarray]:
 
 def transferred(rights: Rights) -> list[np.ndarray]:
     """For each task but the last, by item: right at the end minus right after the task itself (Lopez-Paz and Ranzato
-    2017, eq. 3, backward transfer)."""
+    2017, backward transfer)."""
     last = len(rights) - 1
     return [rights[last][j] - rights[j][j] for j in range(last)]

@@ -41,9 +41,9 @@ def weight_aligning(
     """The old model is distilled, and then the new classes' rows of the head are scaled to the old ones' mean norm.
 
     (1 - w) CE + w KD on the new data and the exemplars together, w = old classes / classes, KD the cross-entropy to the
-    old model's softened answers on the old classes (eq. 1 to 3). The head has no bias (it stays at 0) and, with
-    `clip_weights`, no negative weights after any step (section 4.3). After the task, gamma = mean norm of the old rows
-    / mean norm of the new ones scales the new rows (eq. 8 and 9); `log` keeps it. `align=False` is distillation alone.
+    old model's softened answers on the old classes. The head has no bias (it stays at 0) and, with
+    `clip_weights`, no negative weights after any step. After the task, gamma = mean norm of the old rows
+    / mean norm of the new ones scales the new rows; `log` keeps it. `align=False` is distillation alone.
     Exemplars are chosen by herding.
     """
     model, memory, gammas = problem.model, Exemplars(problem.memory), []
