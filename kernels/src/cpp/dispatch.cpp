@@ -13,10 +13,14 @@ std::vector<const Table*> available() {
     std::vector<const Table*> tables;
 #if defined(HARNESS_X86)
     __builtin_cpu_init();
+#if defined(HARNESS_EMULATE)
+    tables.push_back(avx512_table());
+#else
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
         __builtin_cpu_supports("avx512vnni"))
         tables.push_back(avx512_table());
+#endif
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
         tables.push_back(avx2_table());
 #endif
