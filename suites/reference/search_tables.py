@@ -25,13 +25,13 @@ TABLES: dict[str, dict[str, Any]] = {
     "cells-digits": {
         "model": "cells(channels=8)",
         "task": {"dataset": "digits", "train": 600, "dev": 200},
-        "budget": {"steps": 300, "batch": 32},
+        "budget": {"steps": 150, "batch": 32},
     },
     "llamas-synthetic": {
-        "model": "llamas(width=48, mlp_dim=144, layers=3)",
-        "task": {"dataset": "synthetic-lm", "tokenizer": "synthetic-lm", "length": 32, "train": 2000, "dev": 100,
+        "model": "llamas(width=48, mlp_dim=144, layers=2)",
+        "task": {"dataset": "synthetic-lm", "tokenizer": "synthetic-lm", "length": 32, "train": 4000, "dev": 100,
                  "test": 200},
-        "budget": {"steps": 300, "batch": 32},
+        "budget": {"steps": 400, "batch": 16},
     },
 }  # fmt: skip
 FIELDS = ("arch", "seed", "numbers", "dev_loss", "loss", "accuracy")
@@ -63,24 +63,24 @@ def train_one(job: tuple[str, Arch, int]) -> dict[str, Any]:
 
 
 def make(name: str, processes: int = 2) -> Path:
-    """Train all of a table and write it with its card."""
+    """Train what a table does not have yet, row by row, so that a run that was stopped goes on; then write its card."""
     from harness.search.table import read_table
     from harness.tracks import search
 
-    began = time.time()
+    began, file = time.time(), FOLDER / f"{name}.csv"
     space = search.build(TABLES[name], seed=0).space
-    jobs = [(name, arch, seed) for arch in space for seed in SEEDS]
-    with get_context("spawn").Pool(processes) as pool:
-        rows = []
-        for row in pool.imap(train_one, jobs):
-            rows.append(row)
-            print(f"{name} {len(rows)}/{len(jobs)} {row['arch']} {row['loss']}", file=sys.stderr, flush=True)
     FOLDER.mkdir(exist_ok=True)
-    file = FOLDER / f"{name}.csv"
-    with file.open("w", newline="") as lines:
+    if not file.exists():
+        file.write_text(",".join(FIELDS) + "\n")
+    with file.open(newline="") as lines:
+        have = {(row["arch"], int(row["seed"])) for row in csv.DictReader(lines)}
+    wanted = [(name, arch, seed) for arch in space for seed in SEEDS]
+    jobs = [job for job in wanted if (space.name(job[1]), job[2]) not in have]
+    with get_context("spawn").Pool(processes) as pool, file.open("a", newline="") as lines:
         writer = csv.DictWriter(lines, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        for row in pool.imap(train_one, jobs):
+            writer.writerow(row)
+            lines.flush()
     read_table.cache_clear()
     (FOLDER / f"{name}.md").write_text(_card(name, time.time() - began))
     return file
@@ -104,7 +104,10 @@ def _card(name: str, seconds: float) -> str:
         lines.append(
             f"- test {of}: {values.min():.4f} to {values.max():.4f}; Kendall's tau between the seeds {tau:.3f}"
         )
-    lines += ["", f"Made in {seconds / 60:.0f} minutes, torch {torch.__version__.partition('+')[0]}, one thread each."]
+    lines += [
+        "",
+        f"The last part made in {seconds / 60:.0f} minutes, torch {torch.__version__.partition('+')[0]}, one thread each.",
+    ]
     return "\n".join(lines) + "\n"
 
 
