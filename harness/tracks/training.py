@@ -131,7 +131,13 @@ def subject_of(problem: Problem, solution: Solution, tasks: Mapping[str, Task]) 
 
     problem.budget.paused = True  # the method is done; what is evaluated now is not its cost
     one = next(iter(tasks.values()))
-    return Subject(solution.model_for(one.name).eval(), one.kind, tasks=dict(tasks), model_for=solution.model_for)
+    return Subject(
+        solution.model_for(one.name).eval(),
+        one.kind,
+        tasks=dict(tasks),
+        model_for=solution.model_for,
+        extra=dict(solution.extra),
+    )
 
 
 def common_checks(track: str, specs: Specs) -> tuple[Check, ...]:
