@@ -79,7 +79,7 @@ def ofq(
     seen = Oscillations()
 
     def look(model: nn.Module, step: int) -> None:
-        if step >= (1 - LOOKED_AT) * (left - last):
+        if step >= min((1 - LOOKED_AT) * (left - last), left - last - 2):  # two steps at least
             for name in filter(in_body, layers):
                 seen.look(name, quantizers[name].codes(latent[name]))
 
