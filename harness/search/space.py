@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Space:
     make: Callable[[Genes], nn.Module]
     hidden: Callable[[Any], list[nn.Module]]
     parts: Callable[[Any, str, Any], list[nn.Parameter]]
+    known: dict[Arch, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def largest(self) -> Arch:
@@ -70,8 +71,10 @@ class Space:
 
     def numbers(self, arch: Arch) -> int:
         """The parameters of one architecture; nothing is allocated."""
-        with torch.device("meta"):
-            return sum(p.numel() for p in self.build(arch).parameters())
+        if arch not in self.known:
+            with torch.device("meta"):
+                self.known[arch] = sum(p.numel() for p in self.build(arch).parameters())
+        return self.known[arch]
 
     def export(self, supernet: nn.Module, arch: Arch) -> nn.Module:
         """The network of one architecture with a copy of its part of the supernet's weights: the same outputs."""

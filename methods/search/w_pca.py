@@ -33,7 +33,7 @@ def w_pca(
     energy: Fraction = 0.99,
     inits: Count = 3,
     samples: Count = 32,
-    candidates: Count = 64,
+    candidates: Count = 32,
     lr: Positive = 3e-3,
     weight_decay: Weight = 0.01,
 ) -> Solution:
@@ -74,7 +74,10 @@ def mean_components(problem: SearchProblem, model: nn.Module, inputs: Tensor, en
 def components(x: Tensor, energy: float) -> int:
     """The fewest principal components of samples x (N, D) whose share of the variance is above `energy`."""
     centred = x.double() - x.double().mean(0)
-    values = torch.linalg.svdvals(centred).square()
+    wide = centred.shape[1] > centred.shape[0]
+    # The smaller of the two products has the same eigenvalues, but for zeros.
+    square = centred @ centred.T if wide else centred.T @ centred
+    values = torch.linalg.eigvalsh(square).flip(0).clamp_min(0)
     if not float(values.sum()):
         return 0
     share = values.cumsum(0) / values.sum()
