@@ -120,6 +120,19 @@ def test_between_two_evaluations_scores_are_interpolated():
     assert matched(path, 0.25, "x").tolist() == [6.0, 1.0]
 
 
+@pytest.mark.parametrize("name", ["lora", "s2ft", "lift"])
+def test_a_training_that_is_continued_has_the_same_path(name, tmp_path):
+    """The second run finds the whole state of the first: scores by item, moments and masks come back from the file."""
+    runs = []
+    for folder in (None, tmp_path, tmp_path):
+        problem = built()
+        problem.folder = folder
+        runs.append((solved(name, problem), problem.path))
+    for solution, path in runs[1:]:
+        same(solution.model, runs[0][0].model, rtol=0, atol=0)
+        assert path == runs[0][1]
+
+
 def test_forgetting_needs_a_source():
     with pytest.raises(BadInput, match="metric forgetting is for problems with a source"):
         forgetting(Subject(torch.nn.Identity(), "vision"))
