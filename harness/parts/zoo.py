@@ -3,9 +3,8 @@ lies to one that was there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,24 +56,36 @@ class Coordinates(NamedTuple):
 
 def memorisation(
     model: nn.Module, nets: Sequence[Mapping[str, Tensor]], zoo: Sequence[Mapping[str, Tensor]]
-) -> dict[str, Tensor | float]:
-    """How new networks are. `nearest`: for each, its distance to the nearest of the zoo; `pairwise`: the mean distance
-    of two of the zoo; `spread`: of two of the new ones (0 for one alone).
+) -> dict[str, Any]:
+    """How new networks are. `nearest` (N,): for each, its distance to the nearest of the zoo; `pairwise`: the mean
+    distance of two of the zoo; `spread`: of two of the new ones (0 for one alone).
 
-    All are brought into the order of the zoo's first before (where their permutations are known), so that a copy with
-    its units in another order is a copy.
+    A distance is that after the units of one are matched to the other's (where permutations are known), so that a copy
+    with its units in another order is a copy. Means are over neighbours in a ring: networks come in no order.
     """
-    names = [name for name, _ in model.named_parameters()]
-    layout, generator = Layout.of(zoo[0], names), torch.Generator().manual_seed(0)
-    both = []
-    for states in (nets, zoo):
-        with suppress(BadInput):  # an architecture without a rule: distances are those of the weights as they are
-            states = canonical(model, states, zoo[0], generator)
-        both.append(torch.stack([layout.flatten(state) for state in states]))
-    new, old = both
-    nearest = torch.cdist(new, old, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
-    return {"nearest": nearest, "pairwise": _mean_distance(old), "spread": _mean_distance(new)}
+    distance = _distance(model, zoo[0])
+    return {
+        "nearest": torch.tensor([min(distance(old, net) for old in zoo) for net in nets]),
+        "pairwise": _ring(distance, zoo),
+        "spread": _ring(distance, nets),
+    }
 
 
-def _mean_distance(vectors: Tensor) -> float:
-    return float(torch.nn.functional.pdist(vectors).mean()) if len(vectors) > 1 else 0.0
+def _distance(model: nn.Module, state: Mapping[str, Tensor]) -> Callable[..., float]:
+    """Euclidean distance of two networks' parameters, the second's units matched to the first's."""
+    layout = Layout.of(state, [name for name, _ in model.named_parameters()])
+    try:
+        spec = permutation.spec_of(model)
+    except BadInput:
+        spec = permutation.PermSpec({}, {})  # an architecture without a rule: the weights as they are
+
+    def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+        found = permutation.weight_matching(spec, a, b, torch.Generator().manual_seed(0))
+        return float((layout.flatten(a) - layout.flatten(permutation.apply(spec, found, b))).norm())
+
+    return distance
+
+
+def _ring(distance: Callable[..., float], states: Sequence[Mapping[str, Tensor]]) -> float:
+    pairs = zip(states, [*states[1:], states[0]], strict=True)
+    return sum(distance(a, b) for a, b in pairs) / len(states) if len(states) > 1 else 0.0
