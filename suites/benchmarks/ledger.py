@@ -4,20 +4,18 @@
 
 The ledger is filled with made-up records of suites of a thousand trials each, fifty methods with ten seeds on two
 problems; the first suites have scores for every item. Then the two commands run in processes of their own, and their
-wall clock and the most memory they held are printed. A ledger that is there already is not filled again.
+wall clock, processor time and the most memory they held are printed, the best of the rounds. A ledger that is there
+already is not filled again.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import itertools
-import os
+import json
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ import numpy as np
 from harness import Scores
 from harness.engine import schema
 from harness.engine.ledger import Ledger, open_ledger
-from harness.engine.plan import Cell, Plan, digest, suite_points
+from harness.engine.plan import Cell, Plan, Trial, digest, suite_points
 from harness.engine.record import OK, Record, cost, summary_of
 from harness.engine.suite import load_suite
 from harness.tables.scope import metric_labels
@@ -48,69 +46,76 @@ metrics: ["top1(dataset=digits)"]
 seeds: 10
 baseline: dense
 """
-BULK = 2000
-"""Records written in one statement."""
 
 
 class Filler:
-    """Makes the records of one suite after the other from the plan of the first."""
+    """Makes the records of one suite from its plan, and those of the others by giving them other hashes."""
 
     def __init__(self, ledger: Ledger, path: Path, items: int):
         self.ledger, self.items = ledger, items
-        suite = load_suite(path)
-        problems = [Cell(one.spec, {"model": digest(one.spec)}, ()) for one in suite.problems()]
-        self.trials = list(Plan(suite, tuple(problems), suite.seeds, suite_points(suite)))
-        self.label = metric_labels(suite.problems()[0])[0]
         self.rng = np.random.default_rng(0)
         self.ids = [f"item:{at:06d}" for at in range(items)]
-        self.columns = [column.name for column in schema.records.columns]
+        suite = load_suite(path)
+        self.name, self.label = suite.name, metric_labels(suite.problems()[0])[0]
+        problems = tuple(Cell(one.spec, {"model": digest(one.spec)}, ()) for one in suite.problems())
+        self.rows = [self.row(trial) for trial in Plan(suite, problems, suite.seeds, suite_points(suite))]
+        self.items_hash, self.items_body = schema.item_set(self.scores())
 
     def scores(self) -> Scores:
         """0/1 scores of all items."""
         values = (self.rng.random(self.items) < 0.9).astype(float)
         return Scores(self.ids, values, "top1|made-up:test@0|v:1", higher_is_better=True)
 
-    def rows(self, suite: int, scored: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
-        """(record, membership, scores) of every trial; later suites are of other data, so that they share no record."""
-        name = "made-up" if suite == 0 else f"made-up-{suite}"
-        for trial in self.trials:
-            trial = dataclasses.replace(trial, suite=name, content={"model": f"{suite}"})
-            taken = self.scores()
-            spent = {"wall_seconds": cost(self.rng.random()), "peak_memory_bytes": cost(int(1e9 * self.rng.random()))}
-            size = {"bits_per_weight": 4.25, "model_bytes": 2_000_000}
-            record = Record.of(trial, OK, metrics={self.label: summary_of(taken)}, size=size, cost=spent)
-            fields = {column: getattr(record, column, None) for column in self.columns} | {"environment": "made-up"}
-            member = {"suite": name, "cell": record.cell, "hash": record.hash}
-            values = {"hash": record.hash, "metric": self.label, "item_set": schema.item_set(taken)[0]}
-            yield fields, member, values | {"item_values": schema.pack_array(taken.values)} if scored else None
+    def row(self, trial: Trial) -> dict[str, Any]:
+        """The record of a trial, as its table takes it."""
+        spent = {"wall_seconds": cost(self.rng.random()), "peak_memory_bytes": cost(int(1e9 * self.rng.random()))}
+        size = {"bits_per_weight": 4.25, "model_bytes": 2_000_000}
+        record = Record.of(trial, OK, metrics={self.label: summary_of(self.scores())}, size=size, cost=spent)
+        fields = {column.name: getattr(record, column.name, None) for column in schema.records.columns}
+        return fields | {"environment": "made-up"}
+
+    def suite(self, number: int, scored: bool) -> None:
+        """Write the records of one suite, in one transaction."""
+        name = self.name if number == 0 else f"{self.name}-{number}"
+        rows = [row | {"hash": digest([row["hash"], number])} for row in self.rows]
+        with self.ledger.bulk() as write:
+            write(schema.records, rows)
+            write(schema.members, [{"suite": name, "cell": row["cell"], "hash": row["hash"]} for row in rows])
+            if scored:
+                common = {"metric": self.label, "item_set": self.items_hash}
+                values = (schema.pack_array(self.scores().values) for _ in rows)
+                write(schema.scores, [common | {"hash": row["hash"], "item_values": one}
+                                      for row, one in zip(rows, values, strict=True)])  # fmt: skip
 
     def fill(self, records: int, scored: int) -> None:
-        """Write at least so many records, the first `scored` of them with the scores of their items."""
+        """Write so many records, in whole suites; the first `scored` of them with the scores of their items."""
         self.ledger.add_environment("made-up", {"harness": "made up", "cpu": "none", "packages": {}})
-        digested, body = schema.item_set(self.scores())
         with self.ledger.bulk() as write:
-            write(schema.item_sets, [{"hash": digested, "count": self.items, "body": zlib.compress(body)}])
-        per_suite = len(self.trials)
-        for first in range(0, records, BULK):
-            suites = range(first // per_suite, min(first + BULK, records) // per_suite)
-            made = itertools.chain.from_iterable(self.rows(one, one * per_suite < scored) for one in suites)
-            rows, members, scores = zip(*made, strict=True)
-            with self.ledger.bulk() as write:
-                write(schema.records, list(rows))
-                write(schema.members, list(members))
-                write(schema.scores, [one for one in scores if one is not None])
+            body = zlib.compress(self.items_body)
+            write(schema.item_sets, [{"hash": self.items_hash, "count": self.items, "body": body}])
+        for number in range(records // len(self.rows)):
+            self.suite(number, number * len(self.rows) < scored)
 
 
-def measured(arguments: list[str], folder: Path) -> tuple[float, float, int]:
-    """(seconds, MB at most, lines printed) of a command of the harness."""
-    start = time.perf_counter()
-    with open(folder / "out.txt", "w") as out:
-        process = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=out, cwd=folder)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"harness {' '.join(arguments)} ended with status {os.waitstatus_to_exitcode(status)}")
-    return seconds, usage.ru_maxrss / 1e3, len((folder / "out.txt").read_text().splitlines())
+# A small process between, because Linux counts what the parent of a process held to its peak.
+MEASURE = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+status = subprocess.run(sys.argv[1:]).returncode
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+spent = [time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3]
+print(json.dumps(spent), file=sys.stderr)
+raise SystemExit(status)
+"""
+
+
+def measured(arguments: list[str], folder: Path) -> tuple[float, float, float]:
+    """(seconds passed, processor's seconds, MB at most) of a command of the harness."""
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "harness", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    if done.returncode:
+        raise SystemExit(f"harness {' '.join(arguments)} ended with status {done.returncode}: {done.stderr}")
+    return tuple(json.loads(done.stderr.splitlines()[-1]))
 
 
 def main() -> None:
@@ -132,8 +137,8 @@ def main() -> None:
             print(f"wrote {known} records in {time.perf_counter() - start:.0f} s")
     for words in (["table", str(suite)], ["list", "trials", "--suite", str(suite)]):
         taken = [measured([*words, "--ledger", url], folder) for _ in range(options.rounds)]
-        seconds = ", ".join(f"{one:.2f}" for one, _, _ in taken)
-        print(f"harness {' '.join(words[:2])}: {seconds} s; {max(m for _, m, _ in taken):.0f} MB; {taken[0][2]} lines")
+        wall, cpu, peak = zip(*taken, strict=True)
+        print(f"harness {words[0]}: {min(wall):.2f} s passed, {min(cpu):.2f} s of processor time, {max(peak):.0f} MB")
 
 
 if __name__ == "__main__":
