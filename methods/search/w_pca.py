@@ -41,11 +41,15 @@ def w_pca(
 
     One batch of `samples` goes through each candidate with fresh weights, `inits` times; what comes out of the layers
     before a nonlinearity (of a Transformer the first of the feed-forward part) is decomposed. The best is trained with
-    the whole budget. `score`: the product, the components alone, or the parameters alone.
+    the whole budget; there are fewer candidates where that leaves too few forward passes. `score`: the product, the
+    components alone, or the parameters alone.
     """
     space, inputs = problem.space, problem.task.train.inputs[:samples]
     scores: dict[Arch, float] = {}
-    for arch in problem.draw(candidates):
+    # What the budget grants forward and not backward is there for ranking; training needs the rest.
+    granted = problem.budget.granted
+    spare = (granted.forward - granted.backward) // (inits * len(inputs))
+    for arch in problem.draw(max(1, min(candidates, spare))):
         components = 1.0
         if score != "numbers":
             counts = [mean_components(problem, problem.fresh(arch), inputs, energy) for _ in range(inits)]
