@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bad_input_tracks  # noqa: F401  (its cases join the table's)
 import pytest
 from bad_input_table import CASES, Case, run_case
 
