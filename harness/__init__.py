@@ -26,6 +26,7 @@ _HOME = {
     "harness.tracks.policy": ("PolicyProblem",),
     "harness.tracks.adapt": ("AdaptProblem",),
     "harness.tracks.continual": ("ContinualProblem",),
+    "harness.tracks.generate": ("GenerateProblem",),
     "harness.tracks.merge": ("Expert", "MergeProblem"),
     "harness.tracks.distill": ("DistillProblem", "LanguageDistillProblem"),
     "harness.tracks.search": ("SearchProblem",),

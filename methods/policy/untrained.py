@@ -7,5 +7,7 @@ from harness import PolicyProblem, Solution, method
 
 @method(track="policy", role="control")
 def untrained(problem: PolicyProblem) -> Solution:
-    """The policy with its first weights: what every method starts from."""
+    """The policy with its first weights, rolled out as often as it would be trained: what every method starts from."""
+    for _ in range(problem.updates):
+        problem.rollout()
     return Solution(model=problem.model)
