@@ -35,7 +35,7 @@ def test_what_shares_a_parameter_with_the_baseline_meets_it(name: str) -> None:
     assert suite.baseline is not None
     points = suite_points(suite)
     pairs = pair_with_baseline([(point.method, point.params) for point in points], suite.baseline)
-    shared = set(registry.resolve(suite.baseline).params)
+    shared = set(registry.resolve(suite.baseline, track=suite.track).params)
     others = [
         (point, pair) for point, pair in zip(points, pairs, strict=True)
         if point.method != suite.baseline.name and shared & set(point.params)
