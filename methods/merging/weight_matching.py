@@ -47,8 +47,7 @@ def weight_matching(problem: MergeProblem, *, restarts: Count = 5, sweeps: Count
 
 @method(track="merge", role="control")
 def random_permutation(problem: MergeProblem) -> Solution:
-    """The hidden units of each model but the first are permuted at random before averaging: the null control of
-    matching."""
+    """Units of all models but the first are permuted at random before averaging: the null control of matching."""
     return _aligned(problem, lambda spec, first, state: permutation.random_permutations(spec, problem.generator))
 
 
