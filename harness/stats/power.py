@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import optimize, special, stats
 
@@ -22,9 +24,14 @@ def detectable(standard_error: float, freedom: float, alpha: float = 0.05, wante
     """The smallest true difference that is found with probability `wanted`."""
     if standard_error == 0 or not np.isfinite(standard_error):
         return float(standard_error)
+    return _away(freedom, alpha, wanted) * standard_error
+
+
+@lru_cache(maxsize=1024)
+def _away(freedom: float, alpha: float, wanted: float) -> float:
+    """How many standard errors from zero a difference is that is found with probability `wanted`."""
     guess = special.stdtrit(freedom, 1 - alpha / 2) + special.stdtrit(freedom, wanted)
-    away = optimize.brentq(lambda t: power(t, 1.0, freedom, alpha) - wanted, 0.0, 2 * guess + 2, xtol=1e-12)
-    return float(away * standard_error)
+    return float(optimize.brentq(lambda t: power(t, 1.0, freedom, alpha) - wanted, 0.0, 2 * guess + 2, xtol=1e-12))
 
 
 def mcnemar_power(wins: float, losses: float, items: int, alpha: float = 0.05) -> float:
