@@ -17,8 +17,6 @@ from harness.tasks import Task
 
 HEAD = 16
 """Channels of an attention head: a width is so many heads."""
-STD = 0.02
-"""Standard deviation of first weights; smaller by sqrt(2 layers) for what writes to the residual stream."""
 
 
 def llamas(task: Task, *, width: Count = 48, mlp_dim: Count = 144, layers: Count = 3) -> Space:
@@ -44,11 +42,11 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks: Any = nn.ModuleList(Block(width, mlp) for _ in range(layers))
         self.norm = ElasticRMSNorm(width)
-        # As Llama: with larger matrices the mean that untrained attention adds would drown the token itself.
+        # A token's embedding must not be small beside the mean over tokens that untrained attention adds to it.
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 residual = name.endswith(("o.weight", "down.weight"))
-                nn.init.normal_(parameter, std=STD / (2 * layers) ** 0.5 if residual else STD)
+                nn.init.normal_(parameter, std=(width * (2 * layers if residual else 1)) ** -0.5)
 
     def forward(self, tokens: Tensor, arch: Arch | Mixture | None = None) -> Tensor:
         """(N, L) -> (N, L, vocabulary)."""

@@ -30,7 +30,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "model": "llamas(width=48, mlp_dim=144, layers=2)",
         "task": {"dataset": "synthetic-lm", "tokenizer": "synthetic-lm", "length": 32, "train": 4000, "dev": 100,
                  "test": 200},
-        "budget": {"steps": 400, "batch": 16},
+        "budget": {"steps": 300, "batch": 16},
     },
 }  # fmt: skip
 FIELDS = ("arch", "seed", "numbers", "dev_loss", "loss", "accuracy")
