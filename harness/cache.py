@@ -14,8 +14,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,28 +33,57 @@ MAKERS = ("models", "tasks", "train")
 def cached(key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that `make` gives for `key`, made once: a later call, in this process or another, reads them.
 
-    `key` is everything the tensors depend on, as JSON holds it: content hashes, recipe, seed. Two processes that make
-    the same at once both do the work, and either file is right. Raises BadInput where the folder cannot be written.
+    `key` is everything the tensors depend on, as JSON holds it: content hashes, recipe, seed. Of processes that ask for
+    the same at once, one makes it and the others wait. Raises BadInput where the folder cannot be written.
     """
-    from safetensors.torch import load_file, save_file
+    from filelock import FileLock
 
     file = folder() / f"{digest(key)}.safetensors"
-    if file.exists():
-        with suppress(Exception):  # a damaged file is made again
-            return load_file(file)
-    made = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in make().items()}
-    try:
+    if (found := _read(file)) is not None:
+        return found
+    with _writable(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-            pass
-        try:
-            save_file(made, partial.name)
-            os.replace(partial.name, file)
-        finally:
-            Path(partial.name).unlink(missing_ok=True)
+        lock = FileLock(file.with_suffix(".lock"))
+        lock.acquire()  # given back by the system where the process that holds it is killed
+    try:
+        if (found := _read(file)) is not None:
+            return found
+        made = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in make().items()}
+        with _writable(file.parent):
+            _write(made, file)
+        return made
+    finally:
+        lock.release()
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """What a file holds; None where there is none, or it is damaged (then it is made again)."""
+    from safetensors.torch import load_file
+
+    with suppress(Exception):
+        return load_file(file)
+    return None
+
+
+def _write(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """The whole file or none."""
+    from safetensors.torch import save_file
+
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+        pass
+    try:
+        save_file(dict(tensors), partial.name)
+        os.replace(partial.name, file)
+    finally:
+        Path(partial.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(place: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise BadInput(f"${PLACE}: {file.parent} cannot be written ({error.strerror}); give another folder") from error
-    return made
+        raise BadInput(f"${PLACE}: {place} cannot be written ({error.strerror}); give another folder") from error
 
 
 def folder() -> Path:
