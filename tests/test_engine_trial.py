@@ -31,7 +31,7 @@ def test_a_trial_leaves_metrics_scores_size_and_cost(toy: Toy) -> None:
     assert (record.method, record.given, record.params) == ("shift", {"by": 3}, {"by": 3, "twice": False})
     assert record.metrics["error"] == {
         "value": 3.0, "unit": "1", "higher_is_better": False, "summary": "mean", "signature": "error|power:1|v:1",
-        "items": 4, "extra": {},
+        "items": 4, "nested": False, "extra": {},
     }  # fmt: skip
     assert record.metrics["error(power=2)"]["value"] == 9.0
     assert list(outcome.scores["error"].values) == [3.0] * 4

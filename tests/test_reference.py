@@ -286,7 +286,8 @@ def train(run):
     loss = lambda model, batch, generator: (model(torch.randn(8, 3, generator=generator)) - 1).square().mean()
     phase = Phase(6, lambda i: i, loss, lambda named: torch.optim.SGD(named.values(), lr=0.1))
     stop = 4 if (run.cache / "stop").exists() else None
-    fitted = run_phases(model, [phase], generator=generator, checkpoint=run.checkpoint, stop_after=stop, tag=run.tag({}, []))
+    options = {"checkpoint": run.checkpoint, "stop_after": stop, "tag": run.tag({}, [])}
+    fitted = run_phases(model, [phase], generator=generator, **options)
     if stop:
         raise KeyboardInterrupt
     torch.save(model.state_dict(), run.folder / "model.pt")
