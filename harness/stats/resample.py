@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-CHUNK = 5_000_000
+CHUNK = 2_000_000
 """Numbers held at once: bounds the memory, whatever the number of units and of methods."""
 COUNTED = 50_000
 """Draws counted at once: few enough to stay in the cache, many enough that numpy and not Python does the work."""
