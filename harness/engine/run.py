@@ -155,7 +155,7 @@ class _Run:
         place = digest(body)
         self.ledger.add_environment(place, body)
         beaten = time.time()
-        options = {"jobs": self.jobs, "threads": self.threads, "state": self.ledger.state}
+        options: dict[str, Any] = {"jobs": self.jobs, "threads": self.threads, "state": self.ledger.state}
         with closing(execute(self._hand_out(pending), **options)) as outcomes:
             for outcome in outcomes:
                 if time.time() - beaten > LEASE_SECONDS / 10:

@@ -47,6 +47,9 @@ class TabularPolicy(nn.Module):
         return self.table(tokens)
 
 
+Policy = TokenPolicy | TabularPolicy
+
+
 @dataclass
 class Rollout:
     """What a policy did: `prompts` (N, T, O), `texts` (N, T, L) and their log-probabilities, rewards, and for every
@@ -72,9 +75,7 @@ class Rollout:
         return self.mask.sum(1)
 
 
-def log_probabilities(
-    model: nn.Module, prompts: Tensor, texts: Tensor, allowed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def log_probabilities(model: Policy, prompts: Tensor, texts: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(log-probabilities of the texts' tokens (..., L), hidden states they were predicted from (..., L, D), entropies
     (..., L)) of texts (..., L) after prompts (..., O)."""
     shape, length = texts.shape, texts.shape[-1]
@@ -87,7 +88,7 @@ def log_probabilities(
 
 
 @torch.no_grad()
-def sample(model: nn.Module, prompts: Tensor, allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(model: Policy, prompts: Tensor, allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(texts (N, L), their log-probabilities) drawn after prompts (N, O), token by token."""
     tokens, texts, logs = prompts, [], []
     for mask in allowed:
@@ -100,7 +101,7 @@ def sample(model: nn.Module, prompts: Tensor, allowed: Tensor, generator: torch.
 
 
 def rollout(
-    model: nn.Module,
+    model: Policy,
     environment: Environment,
     episodes: int,
     generator: torch.Generator,
@@ -121,7 +122,8 @@ def rollout(
         alive = alive & ~done
         if not alive.any():
             break
-    return Rollout(*(torch.stack(column, 1) for column in zip(*rows, strict=True)))
+    prompts, texts, logs, rewards, mask, done, right = (torch.stack(column, 1) for column in zip(*rows, strict=True))
+    return Rollout(prompts, texts, logs, rewards, mask, done, right)
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:

@@ -57,7 +57,7 @@ def mean_bases(seed: int) -> dict[str, Base]:
 
 
 def quantile_bases(levels: Levels, seed: int) -> dict[str, Base]:
-    """Six predictors of quantiles, by name: linear, boosted, the neighbours' and the whole sample's quantiles, noise."""
+    """Six predictors of quantiles, by name: linear, boosted, neighbours' (two), the whole sample's, and noise."""
     from sklearn.neighbors import NearestNeighbors
 
     def neighbours(k: int) -> Base:

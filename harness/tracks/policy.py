@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 
 from harness.errors import BadInput
 from harness.parts import environments, rl
@@ -40,7 +39,7 @@ DEV_SEED, TEST_SEED = 1, 2
 class PolicyProblem:
     """A policy to train, and rollouts to train it by. `curve` keeps the mean return of every rollout."""
 
-    model: nn.Module
+    model: rl.Policy
     environment: Environment
     generator: torch.Generator
     interactions: Interactions
@@ -108,7 +107,9 @@ def solve(entry: Entry, problem: PolicyProblem, params: Mapping[str, Any]) -> So
 def evaluated(problem: PolicyProblem, solution: Solution, episodes: int, seed: int) -> rl.Rollout:
     """Episodes of the trained policy; not counted."""
     environment = environments.make_environment(problem.spec["env"])
-    return rl.rollout(solution.model_for().eval(), environment, episodes, torch.Generator().manual_seed(seed))
+    return rl.rollout(
+        cast(rl.Policy, solution.model_for().eval()), environment, episodes, torch.Generator().manual_seed(seed)
+    )
 
 
 def develop(problem: PolicyProblem, solution: Solution) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -178,7 +178,8 @@ def solve(entry: Entry, problem: PredictProblem, params: Mapping[str, Any]) -> S
 
 def predicted(solution: Solution, rows: Rows, levels: tuple[float, ...]) -> np.ndarray:
     """(n, levels) predictions for rows; TypeError for a predictor that gives something else."""
-    found = np.asarray(solution.model(rows.features, rows.base), dtype=float)  # type: ignore[misc,operator]
+    predictor = cast(Predictor, solution.model)
+    found = np.asarray(predictor(rows.features, rows.base), dtype=float)
     wanted = (len(rows), max(1, len(levels)))
     if found.shape != wanted:
         raise TypeError(f"the predictor gives an array of shape {found.shape}; it should be {wanted}")
