@@ -89,7 +89,7 @@ def build(spec: Mapping[str, Any], *, seed: int) -> PolicyProblem:
     environment = environments.make_environment(fields["env"])
     generator = torch.Generator().manual_seed(seed)
     made = rl.TabularPolicy if isinstance(environment, environments.Reasoning) else rl.TokenPolicy
-    model = seeded(lambda: made(environment.observations, environment.outputs), generator)
+    model = cast(rl.Policy, seeded(lambda: made(environment.observations, environment.outputs), generator))
     granted = fields["updates"] * fields["episodes"] * environment.horizon
     return PolicyProblem(
         model=model, environment=environment, generator=generator, interactions=Interactions(granted),
