@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness import BadInput, CompressProblem, LayerProblem, Solution, data
-from harness.tracks import compress as track
 from harness.models.vision import digits_vit
 from harness.registry import Entry, get
+from harness.tracks import compress as track
 
 WORDS = [
     "the",

@@ -8,8 +8,8 @@ import torch
 from packed_samples import generator, quantized
 from torch import nn
 
-from harness.solution import Solution
 from harness.packed import Dense, LowRank, model_size, save
+from harness.solution import Solution
 
 
 class Tied(nn.Module):
