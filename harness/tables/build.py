@@ -197,6 +197,9 @@ class _Builder:
         for at, one in enumerate(found):
             if one.problem:
                 self.row_notes[at].append(f"{name}: not compared: {one.problem}.")
+            # A suite of one seed says so once, in its general notes.
+            if one.difference is not None and one.difference.caveat and len(self.scope.seeds) > 1:
+                self.row_notes[at].append(f"{name}: {one.difference.caveat}")
         signatures = [f"{name}: {one}" for one in dict.fromkeys(one.signature for one in present.values())]
         self.protocol += signatures
         self.notes += signatures
