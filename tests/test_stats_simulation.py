@@ -19,6 +19,7 @@ from harness.stats import Comparison, ScoreSet, compare, compare_all, intervals,
 from harness.stats.correlation import influence
 from harness.stats.power import detectable, mcnemar_power, power
 from harness.stats.ranks import friedman, pairwise_wilcoxon, wilcoxon
+from harness.stats.resample import combined_freedom
 from harness.stats.significance import mcnemar, tost_binary
 
 pytestmark = pytest.mark.slow
@@ -62,16 +63,17 @@ class Design:
 
     @property
     def truth(self) -> tuple[float, float]:
-        """(standard error of the mean difference, Satterthwaite's degrees of freedom) of the population."""
+        """(standard error of the mean difference, its degrees of freedom) of the population."""
         n, s = self.items // self.block, self.seeds
         seed, item, cell = (
             n * s * np.array([self.seed_sd**2 / s, self.item_sd**2 / n, self.cell_sd**2 / self.items / s])
         )
         total = seed + item + cell
-        parts = [(seed + cell) ** 2 / (s - 1)] if s > 1 else []
-        parts += [(item + cell) ** 2 / (n - 1)] if n > 1 else []
-        parts += [cell**2 / ((s - 1) * (n - 1))] if s > 1 and n > 1 else []
-        return float(np.sqrt(total / (n * s))), float(total**2 / sum(parts))
+        error = float(np.sqrt(total / (n * s)))
+        if s == 1 or n == 1:
+            return error, float(max(s, n) - 1)
+        parts = ((seed + cell) / total, s - 1), ((item + cell) / total, n - 1), (cell / total, (s - 1) * (n - 1))
+        return error, combined_freedom(parts, min(s, n) - 1)
 
     def differences(self, rng: np.random.Generator, shift: float) -> np.ndarray:
         """(BATCH, seeds, items)."""
