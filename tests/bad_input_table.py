@@ -1,4 +1,4 @@
-"""Every kind of bad input, and what the command line says to it: `python -m tests.bad_input_table` prints the table.
+"""Every kind of bad input, and what the command line says to it: `python tests/bad_input_table.py` prints the table.
 
 A case is a function that prepares a folder and gives the command line to run in it; `tests/test_bad_input.py` runs them
 all.
@@ -389,5 +389,9 @@ def print_table() -> None:
 
 
 if __name__ == "__main__":
+    import bad_input_results  # noqa: F401  (its cases join the table's)
+    import bad_input_table
+    import bad_input_tracks  # noqa: F401
+
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    print_table()
+    bad_input_table.print_table()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bad_input_tracks  # noqa: F401  (its cases join the table's)
+import bad_input_results  # noqa: F401  (their cases join the table's)
+import bad_input_tracks  # noqa: F401
 import pytest
 from bad_input_table import CASES, Case, run_case
 
