@@ -68,7 +68,7 @@ def published(place: Place) -> Path:
 
 
 def of_dense(trial: Trial, taken: Scores, **changes: object) -> Scores:
-    return replace(taken, **changes) if trial.point.method == "dense" else taken  # type: ignore[arg-type]
+    return replace(taken, **changes) if trial.point.method == "dense" else taken
 
 
 @case("a printed table whose id is unknown here", "paper.md", "unknown table", "import the bundle")
