@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from harness.models.families import layer_names
 from harness.models.inside import weight_of
+
+
+def own_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers and convolutions whose weight is theirs alone: not an output layer that reads the
+    embeddings' weight, which a function of its own would untie."""
+    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    return [name for name in layer_names(model) if not (tied and name == "lm_head")]
 
 
 def reparametrize(model: nn.Module, layers: Iterable[str], make: Callable[[Tensor], nn.Module]) -> list[str]:

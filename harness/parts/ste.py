@@ -18,8 +18,8 @@ BELOW_ONE = 1 - 1e-6
 
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
-    """`rounded` forward, the gradient of `value` backward (Bengio et al. 2013)."""
-    return value + (rounded - value).detach()
+    """`rounded` forward, to the last bit, and the gradient of `value` backward (Bengio et al. 2013)."""
+    return rounded.detach() + (value - value.detach())
 
 
 class StatsQ(nn.Module):

@@ -12,6 +12,7 @@ from harness.parts.kd import divergences
 from harness.parts.softening import Operator
 from harness.tasks import per_sample
 from harness.train import optimizers
+from harness.train.loop import MakeOptimizer
 from harness.train.schedules import Schedule
 
 FORWARDS = 2
@@ -27,6 +28,8 @@ def teach(
     *,
     lr: float,
     weight_decay: float,
+    optimizer: MakeOptimizer | None = None,
+    trains: Callable[[str], bool] | None = None,
     model: nn.Module | None = None,
     weights: Tensor | None = None,
     answer: Answer | None = None,
@@ -34,7 +37,7 @@ def teach(
     schedule: Schedule | None = None,
     after: Callable[[nn.Module, int], None] | None = None,
 ) -> Solution:
-    """Train a student (the problem's) on alpha * T^2 KL + (1 - alpha) * cross-entropy, by AdamW.
+    """Train a student (the problem's) on alpha * T^2 KL + (1 - alpha) * cross-entropy, by AdamW or `optimizer`.
 
     `weights` (training samples,) multiply each sample's loss, whose sum is divided by the batch; `answer(batch)` gives
     logits in the teacher's place; `steps` are all that the budget pays for.
@@ -55,7 +58,8 @@ def teach(
     return fit(
         problem,
         model=model,
-        optimizer=optimizers.adamw(lr, weight_decay),
+        optimizer=optimizer or optimizers.adamw(lr, weight_decay),
+        trains=trains,
         loss=loss,
         steps=problem.budget.steps(forwards=FORWARDS) if steps is None else steps,
         schedule=schedule,

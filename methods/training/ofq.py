@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from harness import BadInput, Claim, Fraction, Positive, Solution, TrainProblem, Weight, fit, method
-from harness.models.families import layer_names
 from harness.models.inside import in_body, weight_of
 from harness.params import Bits
 from harness.parts.kd import divergences
-from harness.parts.reparam import fold, reparametrize
+from harness.parts.reparam import fold, own_layers, reparametrize
 from harness.parts.ste import LSQ, Held, Oscillations, StatsQ
 from harness.train import optimizers
 
@@ -58,8 +57,7 @@ def ofq(
     first = max(1, round(full * total))
     curve = list(fit(problem, optimizer=optimizer, steps=first).log["curve"])
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
-    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
-    layers = [name for name in layer_names(model) if not (tied and name == "lm_head")]
+    layers = own_layers(model)
     quantizers: dict[str, Any] = {}
     for name in layers:
         width = bits if in_body(name) else OUTER_BITS

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import Claim, Fraction, Positive, Solution, TrainProblem, Weight, fit, method
-from harness.models.families import layer_names
-from harness.parts.reparam import fold, reparametrize
+from harness.parts.reparam import fold, own_layers, reparametrize
 from harness.train import optimizers
 
 GENERALIZES = "improves generalization on top of standard regularizers"
@@ -56,8 +55,7 @@ def weight_compander(
     at the end, so that nothing more is stored. The function is as summaries of the paper give it, not its code.
     """
     model = problem.model
-    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
-    layers = [name for name in layer_names(model) if not (tied and name == "lm_head")]
+    layers = own_layers(model)
 
     def compander(weight: Tensor) -> Compander:
         size = kappa * float(weight.detach().std())
