@@ -24,6 +24,7 @@ _HOME = {
     "harness.tracks.train": ("TrainProblem",),
     "harness.tracks.predict": ("PredictProblem", "Predictor"),
     "harness.tracks.policy": ("PolicyProblem",),
+    "harness.tracks.latency": ("LayerShape",),
     "harness.tracks.adapt": ("AdaptProblem",),
     "harness.tracks.continual": ("ContinualProblem",),
     "harness.tracks.generate": ("GenerateProblem",),

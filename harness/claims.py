@@ -22,6 +22,7 @@ from harness.engine.suite import load_suite
 from harness.errors import BadInput, nearest
 from harness.params import Expression, format_call, parse_expression
 from harness.registry import Claim, Entry
+from harness.scores import LOGARITHMIC
 from harness.stats import Comparison, ScoreSet, compare
 from harness.stats.significance import adjust
 from harness.tables.scope import (
@@ -183,7 +184,7 @@ def _measure(blank: Finding, one: ScoreSet, base: ScoreSet, negligible: float | 
         difference=found.difference + shift,
         low=found.low + shift,
         high=found.high + shift,
-        logarithm=base.summary == "exp_mean",
+        logarithm=base.summary in LOGARITHMIC,
         p=found.p / 2 if better else 1 - found.p / 2,
         against_p=1 - found.p / 2 if better else found.p / 2,
         equivalence_p=None if shift else found.equivalence_p,
@@ -196,7 +197,7 @@ def _measure(blank: Finding, one: ScoreSet, base: ScoreSet, negligible: float | 
 
 def _claimed(base: ScoreSet, margin: float) -> float:
     """The claimed improvement on the scale of the difference. Raises BadInput for more than a perplexity holds."""
-    if base.summary != "exp_mean" or not margin:
+    if base.summary not in LOGARITHMIC or not margin:
         return margin
     improved = base.value + (margin if base.higher_is_better else -margin)
     if improved <= 0:

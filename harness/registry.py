@@ -25,9 +25,11 @@ from harness.errors import BadInput, nearest
 from harness.params import Expression, Param, signature_params
 
 TRACKS = (
-    "compress", "train", "adapt", "merge", "distill", "search", "continual", "generate", "predict", "policy",
+    "compress", "train", "adapt", "merge", "distill", "search", "continual", "generate", "predict", "policy", "latency",
 )  # fmt: skip
 """Kinds of problem; each has a module `harness.tracks.<track>` that builds, solves and checks its problems."""
+INTERLEAVED = ("latency",)
+"""Tracks whose trials measure the suite's baseline beside their method: it is part of each of their problems."""
 HOME_PACKAGES = ("methods", "harness.metrics")
 ENTRY_POINT_GROUP = "harness.methods"
 

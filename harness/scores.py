@@ -9,12 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-Summary = Literal["mean", "exp_mean", "spearman", "pearson"]
+Summary = Literal["mean", "exp_mean", "median", "exp_median", "spearman", "pearson"]
 """How per-item scores become one number.
 
 `mean`: sum(values * weights) / sum(weights); `exp_mean`: the exponential of that (perplexity, from summed negative
-log-likelihoods per token); `spearman`, `pearson`: correlation of `values` with `targets`.
+log-likelihoods per token); `median`, and `exp_median`, the exponential of that: of repeated times, and of their ratios'
+logarithms; `spearman`, `pearson`: correlation of `values` with `targets`.
 """
+LOGARITHMIC = ("exp_mean", "exp_median")
+"""Summaries that are compared by the difference of their logarithms."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def summarize(
     if summary in ("mean", "exp_mean"):
         mean = float(np.average(values, weights=weights))
         return mean if summary == "mean" else float(np.exp(mean))
+    if summary in ("median", "exp_median"):
+        middle = float(np.median(values))
+        return middle if summary == "median" else float(np.exp(middle))
     if targets is None:
         raise ValueError(f"summary {summary} needs targets")
     from scipy import stats

@@ -31,7 +31,7 @@ def test_methods_stand_by_track_and_can_be_cut_to_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["methods", "--track", "polcy"], "--track 'polcy' is not accepted; did you mean policy?"),
+        (["methods", "--track", "polcy"], "--track 'polcy' is not accepted; did you mean policy or latency?"),
         (["models", "--track", "policy"], "--track goes with methods and suites; models belong to no track"),
     ],
 )

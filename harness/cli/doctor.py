@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.cli.common import emit, json_option
-
-NOISE = 0.05
-"""Spread of a repeated fixed computation above which timings of this machine should not be trusted."""
-MODERATE_LOAD = 0.25
-"""Load by others, per core, above which it is named."""
 
 
 @click.command(short_help="Show what this machine has.")
@@ -32,6 +26,7 @@ def doctor(as_json: bool) -> None:
 
 def _look() -> dict[str, Any]:
     from harness.engine.environment import environment
+    from harness.latency.machine import look
 
     known = environment()
     here = shutil.disk_usage(".")
@@ -52,7 +47,7 @@ def _look() -> dict[str, Any]:
         "disk": f"{here.total / 1e9:.0f} GB, {here.free / 1e9:.0f} GB free",
         "data mirror": _mirror(),
         "ledger": _ledger(),
-        "timing": _timing(known["cores"]),
+        "timing": str(look()),
     }
 
 
@@ -87,23 +82,6 @@ def _ledger() -> str:
             return f"{store.name} ({sum(store.suites().values())} trials)"
     except BadInput as error:
         return str(error).removeprefix("ledger ")
-
-
-def _timing(cores: int) -> str:
-    """How much a fixed piece of work varies, and whether others are using the machine."""
-    seconds = sorted(_work() for _ in range(15))
-    spread = (seconds[-3] - seconds[2]) / seconds[7]
-    load = os.getloadavg()[0] / cores
-    words = f"a fixed computation varies by {spread:.0%}, load {load:.2f} a core"
-    if spread > NOISE or load > MODERATE_LOAD:
-        return f"{words}: a noisy machine; let it rest before you trust timings"
-    return f"{words}: quiet"
-
-
-def _work() -> float:
-    start = time.perf_counter()
-    sum(range(400_000))
-    return time.perf_counter() - start
 
 
 def _text(value: Any) -> str:

@@ -28,7 +28,9 @@ def _bar(stack: ExitStack) -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         nonlocal advance
-        if event["event"] == "plan" and event["pending"]:
+        if event["event"] == "machine":
+            _say(event)
+        elif event["event"] == "plan" and event["pending"]:
             advance = stack.enter_context(progress(event["suite"], event["planned"], done=event["cached"]))
         elif event["event"] == "trial" and advance:
             advance(event["ended"], _what(event) if event["status"] == "ok" else f"{_what(event)} {event['status']}")
@@ -42,7 +44,9 @@ def _lines() -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         nonlocal plan
-        if event["event"] == "plan":
+        if event["event"] == "machine":
+            _say(event)
+        elif event["event"] == "plan":
             found = f"{event['cached']} in the ledger" + (f" ({event['failed']} failed)" if event["failed"] else "")
             plan = f"{event['suite']}: {event['planned']} trials, {found}, {event['pending']} to run\n"
         elif event["event"] in ("trial", "end"):
@@ -51,6 +55,10 @@ def _lines() -> Callable[[Event], None]:
             plan = ""
 
     return tell
+
+
+def _say(event: Event) -> None:
+    click.echo("\n".join(event["lines"]), err=True)
 
 
 def _line(event: Event) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from harness import data, registry
+from harness.engine.pairing import matches
 from harness.engine.suite import Problem, Suite
 from harness.engine.tracks import track_module
 from harness.errors import BadInput, nearest
@@ -173,7 +174,7 @@ def plan_suite(
         if value is not None and value < 1:
             raise BadInput(f"--{name} {value} is not accepted; it takes a number of at least 1")
     points = suite_points(suite)
-    _baseline(suite)
+    _baseline(suite, points)
     if only is not None:
         points = _only(suite, points, only)
     cells = tuple(_cell(suite, problem) for problem in suite.problems(model))
@@ -212,13 +213,23 @@ def _method(suite: Suite, expression: Expression) -> Entry:
     return entry
 
 
-def _baseline(suite: Suite) -> None:
-    expression = suite.baseline
+def _baseline(suite: Suite, points: Sequence[Point]) -> None:
+    """BadInput for a baseline that does not exist. Where trials are timed against it, it must be among the methods:
+    its own row, the baseline against itself, is the null control."""
+    expression, timed = suite.baseline, suite.track in registry.INTERLEAVED
     if expression is None:
+        if timed:
+            raise BadInput(
+                f"{suite.where()}: field baseline is missing; trials of track {suite.track} are timed beside it"
+            )
         return
     with _at(suite, "baseline"):
         entry = _method(suite, expression)
-        list(bind(expression, entry.params, entry.name))
+        given = list(bind(expression, entry.params, entry.name))
+        rows = [str(point) for point in points if matches((point.method, point.params), expression)]
+        if timed and not (len(given) == len(rows) == 1):
+            known = nearest(str(expression), map(str, points))
+            raise BadInput(f"{expression} is {len(rows)} of the suite's methods; it must be exactly one; {known}")
 
 
 def _only(suite: Suite, points: tuple[Point, ...], text: str) -> tuple[Point, ...]:

@@ -22,10 +22,12 @@ from harness.engine.owner import new_owner
 from harness.engine.plan import Plan, Trial, digest, plan_suite
 from harness.engine.record import OK, Outcome, Record
 from harness.engine.suite import Limits, Suite, load_suite
+from harness.engine.tracks import track_module
 from harness.errors import BadInput
 
 Event = dict[str, Any]
-"""What happens in a run, as one JSON object: `event` is `plan`, `start`, `trial` or `end`."""
+"""What happens in a run, as one JSON object: `event` is `plan`, `machine` (what it can do at most, where a
+track measures that first), `start`, `trial` or `end`."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,16 @@ def run_suite(
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     if jobs is not None and jobs < 1:
         raise BadInput(f"--jobs {jobs} is not accepted; it takes a number of at least 1")
+    alone = getattr(track_module(suite.track), "ALONE", False)
+    if alone and jobs not in (None, 1):
+        raise BadInput(
+            f"--jobs {jobs} is not accepted; trials of track {suite.track} are timed, so they run one at a time"
+        )
     plan = plan_suite(suite, only=only, seeds=seeds, limit=limit, model=model)
     store = ledger if isinstance(ledger, Ledger) else open_ledger(ledger)
     try:
-        run = _Run(plan, store, on_event, jobs or default_jobs(suite.limits), fresh, retry_failed)
+        chosen = 1 if alone else jobs or default_jobs(suite.limits)
+        run = _Run(plan, store, on_event, chosen, fresh, retry_failed)
         return run.all()
     finally:
         if store is not ledger:
@@ -123,6 +131,8 @@ class _Run:
              "failed": self.failed, "pending": len(pending), "jobs": self.jobs, "threads": self.threads}
         )  # fmt: skip
         if pending:
+            if preamble := getattr(track_module(self.plan.suite.track), "preamble", None):
+                self.tell({"event": "machine", "lines": preamble([cell.spec for cell in self.plan.cells])})
             try:
                 self._work(pending)
             finally:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harness.engine.yamlfile import Document, Keys, read_yaml, shown
 from harness.errors import BadInput, nearest
 from harness.params import Expression, parse_expression
-from harness.registry import TRACKS
+from harness.registry import INTERLEAVED, TRACKS
 
 SUITES = Path(__file__).parents[2] / "suites"
 """The folder of the named suites."""
@@ -155,7 +155,8 @@ class Suite:
         return self.document.where(*keys)
 
     def problems(self, model: str | None = None) -> list[Problem]:
-        """The problems of the suite; `model` takes the place of every model named in it."""
+        """The problems of the suite; `model` takes the place of every model named in it. Where trials time the baseline
+        beside their method it is a field of every problem."""
         shared = tuple(self.fields.metrics)
         if self.fields.problems is None:
             found = [
@@ -164,6 +165,9 @@ class Suite:
             ] or [Problem(dict(self.fields.problem), shared, ("problem",), ("metrics",))]
         else:
             found = [_problem(entry, at, shared) for at, entry in enumerate(self.fields.problems)]
+        if self.track in INTERLEAVED and self.baseline is not None:
+            beside = {"baseline": str(self.baseline)}
+            found = [Problem({**p.spec, **beside}, p.metrics, p.keys, p.metric_keys) for p in found]
         if model is None:
             return found
         replaced = [

@@ -33,6 +33,9 @@ class Track(Protocol):
         """How bad the solution is on the problem's development split, which tuning chooses by. A track without it
         cannot be tuned."""
 
+    # Optional: `ALONE = True` for trials that run one at a time; `preamble(specs)`, lines on the machine before a run;
+    # `remarks(log)`, notes on a table and on a row from a record's log.
+
     def checks(self) -> tuple[Callable[[Entry], str], ...]:
         """The contract of the track's methods, see `harness.check`."""
 

@@ -22,20 +22,20 @@ class Meter:
 
     def __init__(self, *, alone: bool = True):
         self._alone = alone
-        self._peak_is_ours = _reset_peak()
-        _reset_device_peak()
-        self._energy = _energy()
+        self._peak_is_ours = reset_peak()
+        reset_device_peak()
+        self._energy = energy()
         self._cpu = _cpu_seconds()
         self._start = time.perf_counter()
 
     def read(self) -> dict[str, dict[str, Any]]:
-        joules = _energy_since(self._energy, _energy())
+        joules = energy_since(self._energy, energy())
         return {
             "wall_seconds": cost(time.perf_counter() - self._start),
             "cpu_seconds": cost(_cpu_seconds() - self._cpu),
             # Without a reset the peak is that of the process's whole life, an upper bound.
-            "peak_memory_bytes": cost(_peak(), "measured" if self._peak_is_ours else "proxy"),
-            "peak_device_bytes": cost(_device_peak()),
+            "peak_memory_bytes": cost(peak(), "measured" if self._peak_is_ours else "proxy"),
+            "peak_device_bytes": cost(device_peak()),
             "energy_joules": cost(joules, "measured" if self._alone else "proxy"),
         }
 
@@ -45,7 +45,7 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _reset_peak() -> bool:
+def reset_peak() -> bool:
     """Start the kernel's peak of resident memory anew (Linux); False where that cannot be done."""
     try:
         _CLEAR.write_text("5")
@@ -54,7 +54,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _peak() -> float:
+def peak() -> float:
     with suppress(OSError, StopIteration):
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return float(line.split()[1]) * 1024
@@ -68,17 +68,17 @@ def _cuda() -> Any:
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
 
-def _reset_device_peak() -> None:
+def reset_device_peak() -> None:
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
 
 
-def _device_peak() -> float | None:
+def device_peak() -> float | None:
     cuda = _cuda()
     return float(cuda.max_memory_allocated()) if cuda else None
 
 
-def _energy() -> dict[Path, int]:
+def energy() -> dict[Path, int]:
     """Microjoules of each processor package so far, where RAPL can be read."""
     found = {}
     for counter in _RAPL.glob("intel-rapl:?/energy_uj"):
@@ -87,7 +87,7 @@ def _energy() -> dict[Path, int]:
     return found
 
 
-def _energy_since(before: dict[Path, int], after: dict[Path, int]) -> float | None:
+def energy_since(before: dict[Path, int], after: dict[Path, int]) -> float | None:
     if not before or before.keys() != after.keys():
         return None
     total = 0

@@ -8,9 +8,11 @@ environment variable HARNESS_KERNELS sets the default; a layer's attribute `kern
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -56,6 +58,27 @@ def name(weight: PackedWeight, choice: Choice | None = None) -> str:
     kernels = _compiled()
     assert kernels is not None
     return f"harness_kernels {kernels.isa()}, {'int8' if choice == 'int8' else 'float'} activations"
+
+
+def native() -> Any:
+    """The compiled part of `harness_kernels`; None where it is not installed."""
+    kernels = _compiled()
+    return None if kernels is None else kernels.native()
+
+
+def isa() -> str | None:
+    """The instruction set that the compiled kernels use; None where they are not installed."""
+    kernels = _compiled()
+    return None if kernels is None else kernels.isa()
+
+
+@functools.cache
+def build() -> str:
+    """The beginning of the hash of the compiled kernels: times belong to one build of them. Empty without any."""
+    kernels = _compiled()
+    if kernels is None:
+        return ""
+    return hashlib.sha256(Path(kernels.native().__file__).read_bytes()).hexdigest()[:16]
 
 
 def describe() -> str:

@@ -17,6 +17,7 @@ from harness.report.plots.forest import Difference, forest, spans_orders
 from harness.report.plots.pareto import MAX_POINTS, Point, far_off, pareto
 from harness.report.plots.ranks import critical_difference
 from harness.report.plots.style import Mark
+from harness.scores import LOGARITHMIC
 from harness.stats import Membership, pareto_front, rank
 from harness.tables.model import BITS, SIZE
 
@@ -101,7 +102,7 @@ def _forest(section: Section, problem: int, label: str, name: str, marks: Sequen
         return None
     rows, left = most(rows, lambda row: abs(row.value), "the largest differences")
     about, margin = section.about(problem, label), section.margin(problem, label)
-    unit = "Δ ln" if about["summary"] == "exp_mean" else "Δ"
+    unit = "Δ ln" if about["summary"] in LOGARITHMIC else "Δ"
     caption = (
         f"Each row minus the row of {section.suite.baseline} with the same values of the parameters both have: same "
         "items, same seeds. Bars are 95% intervals. "

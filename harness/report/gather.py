@@ -14,6 +14,7 @@ from harness.engine.record import Record
 from harness.engine.suite import Suite
 from harness.errors import BadInput
 from harness.params import parse_expression
+from harness.scores import LOGARITHMIC
 from harness.stats import ScoreSet
 from harness.tables import Table
 from harness.tables.build import tabulate
@@ -65,7 +66,7 @@ class Section:
 
     def margin(self, problem: int, label: str) -> float | None:
         """The suite's margin where it is one of the difference as shown: not for a perplexity, shown as a logarithm."""
-        if self.about(problem, label).get("summary") == "exp_mean":
+        if self.about(problem, label).get("summary") in LOGARITHMIC:
             return None
         return self.suite.margins.get(parse_expression(label).name)
 

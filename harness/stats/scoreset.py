@@ -98,9 +98,11 @@ def _one_seed(scores: Scores, seed: int, order: np.ndarray, ids: tuple[str, ...]
 
 
 def _seed_as_unit(one: ScoreSet) -> ScoreSet:
-    """One seed's items summed up: its mean (for an `exp_mean` that of the logarithm) or its correlation."""
+    """One seed's items summed up: its mean (for an `exp_mean` that of the logarithm), median or correlation."""
     if one.summary in ("mean", "exp_mean"):
         value, summary = summarize(one.values[0], "mean", one.weights), one.summary
+    elif one.summary == "exp_median":
+        value, summary = summarize(one.values[0], "median"), "exp_mean"
     else:
         value, summary = one.value, "mean"
     return replace(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from harness.errors import BadInput
 from harness.stats.correlation import Kind, fisher_z, influence, linear_units
 from harness.stats.power import detectable, power
+from harness.stats.ratio import median_interval
 from harness.stats.resample import Units, bca, bootstrap_means, units, variance
 from harness.stats.scoreset import ScoreSet, require_pairable, require_same_seeds
 from harness.stats.significance import (
@@ -27,6 +28,7 @@ from harness.stats.significance import (
     tost_binary,
 )
 
+MEDIANS = ("median", "exp_median")
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
 
@@ -107,9 +109,12 @@ def interval(scores: ScoreSet, confidence: float = 0.95, resamples: int = 10_000
 def intervals(
     sets: Mapping[str, ScoreSet], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """`interval` of every set; sets of the same shape and weights share one draw of resamples."""
-    scaled = {name: _on_scale(one) for name, one in sets.items()}
-    found = {}
+    """`interval` of every set; sets of the same shape and weights share one draw of resamples.
+
+    A median's interval is that by order statistics (see `harness.stats.ratio`), infinite where there are too few items.
+    """
+    found = {name: _of_median(one, confidence) for name, one in sets.items() if one.summary in MEDIANS}
+    scaled = {name: _on_scale(one) for name, one in sets.items() if name not in found}
     for names in _alike({name: one for name, (one, _) in scaled.items()}):
         together = [scaled[name][0] for name in names]
         drawn = bootstrap_means(together, resamples, np.random.default_rng(seed))
@@ -118,6 +123,15 @@ def intervals(
             low, high = bca(one, replicates, confidence)
             found[name] = Interval(sets[name].value, float(back(low)), float(back(high)), one.levels)
     return {name: found[name] for name in sets}
+
+
+def _of_median(scores: ScoreSet, confidence: float) -> Interval:
+    back = np.exp if scores.summary == "exp_median" else float
+    try:
+        low, high = median_interval(np.sort(scores.values.mean(0)), confidence)
+    except BadInput:
+        return Interval(scores.value, -np.inf, np.inf)
+    return Interval(scores.value, float(back(low)), float(back(high)))
 
 
 def correlation(

@@ -13,8 +13,10 @@ from harness.engine.ledger import Ledger
 from harness.engine.pairing import matches, pair_with_baseline
 from harness.engine.plan import Point
 from harness.engine.record import OK
+from harness.engine.tracks import track_module
 from harness.errors import BadInput
 from harness.params import parse_expression
+from harness.scores import LOGARITHMIC
 from harness.stats import Comparison, ScoreSet
 from harness.tables.citation import Citation, Tally, table_id
 from harness.tables.control import NullControl, null_control
@@ -79,8 +81,10 @@ class _Builder:
         self.at = at
         self.ok = [succeeded(row) for row in taken]
         rows = [(point.method, point.params) for point in scope.points]
-        self.partners = pair_with_baseline(rows, scope.suite.baseline)
-        baseline = scope.suite.baseline
+        # Where a trial times the baseline itself, its metrics are comparisons already.
+        self.within = scope.suite.track in registry.INTERLEAVED
+        baseline = None if self.within else scope.suite.baseline
+        self.partners = pair_with_baseline(rows, baseline)
         self.baselines = [at for at, row in enumerate(rows) if baseline is not None and matches(row, baseline)]
         self.roles = [registry.get(point.method, track=scope.suite.track).role for point in scope.points]
         self.tally = Tally()
@@ -103,6 +107,7 @@ class _Builder:
             self._metric(label, short[label])
         self._cost()
         self._counts()
+        self._remarks()
         general = len(self.notes)
         rows = [
             Row(point.method, dict(point.params), values, self._numbers(notes), role)
@@ -153,6 +158,9 @@ class _Builder:
             self.notes.append(f"No trial has succeeded: {ended} failed." if ended else "No trial has been run yet.")
             return
         seeds = len(self.scope.seeds)
+        if self.within:
+            self.notes.append(self._explain_rounds(seeds))
+            return
         over = f"over items and {seeds} seeds" if seeds > 1 else "over items; one seed, so not over seeds"
         self.notes.append(f"Intervals are 95% bootstrap intervals {over}.")
         correction = _CORRECTIONS[self.scope.correction]
@@ -163,6 +171,23 @@ class _Builder:
                 f"{correction} over the rows with that baseline."
             )
         self.notes.append(self._explain_marks(correction))
+
+    def _explain_rounds(self, seeds: int) -> str:
+        over = "of the median over rounds, by order statistics" if seeds == 1 else f"of the mean over {seeds} seeds"
+        return (
+            f"Intervals are 95% intervals {over}. A trial times its method and {self.scope.suite.baseline} in turns "
+            "(A B B A) in one process: speedup is the median over rounds of the ratio of their times, and the row of "
+            f"{self.scope.suite.baseline} is the baseline against itself, which shows the noise."
+        )
+
+    def _remarks(self) -> None:
+        """What the track has to say of records: of all of them, and of a row."""
+        remarks = getattr(track_module(self.scope.suite.track), "remarks", None)
+        for at, row in enumerate(self.ok if remarks else []):
+            for record in row.values():
+                general, own = remarks(record.log)  # type: ignore[misc]
+                self.notes += [note for note in general if note not in self.notes]
+                self.row_notes[at] += own
 
     def _explain_marks(self, correction: str) -> str:
         among = " of the rows with the same baseline row, or of those with none" if any(self.baselines) else ""
@@ -184,14 +209,14 @@ class _Builder:
         partners = self._same_machine(present, name)
         margin = self.scope.suite.margins.get(parse_expression(label).name)
         found = evaluate(sets, partners, margin, self.scope.correction)
-        marks = self._marks(present)
+        marks = {} if self.within else self._marks(present)
         title = f"{name} {'↑' if first.higher_is_better else '↓'}"
         self._column(
             Column(label, title, _unit(first.unit), group=label),
             [_estimate(one, marks.get(at, "")) for at, one in enumerate(found)],
         )
         self._column(
-            Column(f"{label} difference", "Δ ln" if first.summary == "exp_mean" else "Δ", group=label),
+            Column(f"{label} difference", "Δ ln" if first.summary in LOGARITHMIC else "Δ", group=label),
             [self._difference(at, one) for at, one in enumerate(found)],
         )
         for at, one in enumerate(found):

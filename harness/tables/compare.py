@@ -11,6 +11,7 @@ from harness.engine.pairing import matches, pair_with_baseline
 from harness.engine.plan import Point
 from harness.errors import BadInput
 from harness.params import Expression, bind, parse_expression
+from harness.scores import LOGARITHMIC
 from harness.stats import Comparison, Interval, ScoreSet
 from harness.tables.hardware import depends_on_machine, require_one_machine
 from harness.tables.model import Quantity
@@ -176,7 +177,7 @@ def sentences(one: Analysis) -> Iterator[str]:
     unit = f" {one.unit}" if one.unit not in ("", "1") else ""
     yield f"{one.method}: {a}{unit}. {one.than}: {b}{unit}."
     difference = Quantity(found.difference, found.low, found.high, signed=True)
-    scale = " of the natural logarithm" if one.summary == "exp_mean" else ""
+    scale = " of the natural logarithm" if one.summary in LOGARITHMIC else ""
     yield (
         f"Mean paired difference{scale}: {difference.number}, 95% interval {difference.interval} "
         f"(BCa bootstrap over {found.levels}, {RESAMPLES:,} resamples)."

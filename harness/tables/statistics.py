@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from harness.errors import BadInput
+from harness.scores import LOGARITHMIC
 from harness.stats import Comparison, Interval, ScoreSet, compare_all, interval
 from harness.stats.resample import bca, bootstrap_means, units
 from harness.stats.scoreset import require_same_items, require_same_signature
@@ -112,4 +113,4 @@ def _on_seeds(scores: ScoreSet, seeds: tuple[int, ...]) -> ScoreSet:
 
 def margin_of_difference(base: ScoreSet, margin: float | None) -> float | None:
     """A margin in the metric's unit, in that of the difference: for an `exp_mean` the logarithm's, at the baseline."""
-    return float(np.log1p(margin / base.value)) if margin is not None and base.summary == "exp_mean" else margin
+    return float(np.log1p(margin / base.value)) if margin is not None and base.summary in LOGARITHMIC else margin

@@ -1,0 +1,1 @@
+"""How fast stored formats are on this machine, each figure beside its limit: rounds, ceilings, random weights."""
