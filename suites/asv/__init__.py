@@ -1,0 +1,1 @@
+"""Benchmarks of the harness itself, for asv: see asv.conf.json."""
