@@ -99,14 +99,14 @@ def make(
     def run(x: Tensor, codes: Tensor, high: Any, book: Tensor, scale: Any, bias: Any, out: Tensor) -> Tensor:
         return codebook(x, codes, high, book, m=m, scale=scale, bias=bias, out=out)
 
-    def weight() -> tuple[Tensor, Tensor]:
+    def weight() -> tuple[Tensor, Tensor, Tensor]:
         index = reference.unpack(codes, low, n)
         if high is not None:
             index = index | reference.unpack(high, bits - 8, n) << 8
         values = book.double()[index].transpose(1, 2).flatten(0, 1)[:m]
         values = values * (1 if scale is None else scale.double())
         added = torch.zeros(n, dtype=torch.float64) if bias is None else bias.double()
-        return values + added, values.abs() + added.abs()
+        return values + added, values.abs() + added.abs(), (values + added).abs()
 
     return product_case([x, codes, high, book, scale, bias], x, m, run, weight)
 

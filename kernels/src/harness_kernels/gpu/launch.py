@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +116,21 @@ def need_cupy() -> Any:
     return cupy
 
 
+def need_triton(family: str) -> Any:
+    """The Triton sources of a family. Raises RuntimeError where Triton is not installed."""
+    try:
+        return importlib.import_module(f"harness_kernels.gpu.triton_{family}")
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "triton":
+            raise
+        raise RuntimeError("triton is not installed, and this kernel needs it: pip install 'nn-harness[gpu]'") from None
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run on the CPU, in Triton's own interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
 def need_device() -> None:
     """Raises RuntimeError where torch sees no GPU."""
     if not torch.cuda.is_available():
@@ -121,7 +138,7 @@ def need_device() -> None:
 
 
 def _usable(name: str, tensor: Tensor) -> torch.device:
-    if tensor.device.type != "cuda" and not (tensor.is_cpu and emulate.active()):
+    if tensor.device.type != "cuda" and not (tensor.is_cpu and (emulate.active() or interpreted())):
         raise ValueError(f"{name}: is on device {tensor.device}; accepted is cuda")
     return tensor.device
 

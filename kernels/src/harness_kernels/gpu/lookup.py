@@ -106,8 +106,11 @@ def make(
     def run(x: Tensor, codes: Tensor, signs: Any, scale: Tensor, offset: Any, out: Tensor) -> Tensor:
         return lookup(x, codes, signs, scale, offset, **settings, out=out)
 
-    def weight() -> tuple[Tensor, Tensor]:
-        return reference.lookup_weight(codes, signs, scale, offset, rows=m, columns=n, group_size=group_size)
+    def weight() -> tuple[Tensor, Tensor, Tensor]:
+        values, terms = reference.lookup_weight(
+            codes, signs, scale, offset, rows=m, columns=n, group_size=group_size
+        )
+        return values, terms, values.abs()
 
     return product_case([x, codes, signs, scale, offset], x, m, run, weight)
 

@@ -36,6 +36,8 @@ class Case:
     exact: Callable[[], tuple[Tensor, Tensor]]
     moved: int
     operations: int
+    sizes: Callable[[], Tensor] | None = None
+    """Of a product: by output, the sum of the magnitudes of weights times activations, float64."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,28 @@ def half_ulp(exact: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def product_case(
-    inputs: Sequence[Any], x: Tensor, m: int, run: Callable[..., object], weight: Callable[[], tuple[Tensor, Tensor]]
+    inputs: Sequence[Any],
+    x: Tensor,
+    m: int,
+    run: Callable[..., object],
+    weight: Callable[[], tuple[Tensor, Tensor, Tensor]],
 ) -> Case:
-    """A product of x (rows, n) with a weight (m, n), of which `weight()` gives the float64 values and the magnitudes
-    that add up to them: the sums are float32, only the result is rounded to the dtype of x."""
+    """A product of x (rows, n) with a weight (m, n): its sums are float32, only the result is rounded to x's dtype.
+
+    `weight()` gives, float64, the weight, the magnitudes of its terms (where it is a difference of codes and zero points
+    those are larger), and its own magnitudes (larger where it is a product).
+    """
 
     def exact() -> tuple[Tensor, Tensor]:
-        values, magnitudes = weight()
+        values, terms, _ = weight()
         product = x.double() @ values.T
-        return product, half_ulp(product, x.dtype) + SUMS * (x.double().abs() @ magnitudes.T)
+        return product, half_ulp(product, x.dtype) + SUMS * (x.double().abs() @ terms.T)
+
+    def sizes() -> Tensor:
+        return x.double().abs() @ weight()[2].T
 
     moved = sum(t.nbytes for t in inputs if isinstance(t, Tensor)) + len(x) * m * x.element_size()
-    return Case(inputs, x.new_empty(len(x), m), run, exact, moved, 2 * len(x) * m * x.shape[1])
+    return Case(inputs, x.new_empty(len(x), m), run, exact, moved, 2 * len(x) * m * x.shape[1], sizes)
 
 
 SUMS = 2.0**-20

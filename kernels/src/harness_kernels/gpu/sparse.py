@@ -55,9 +55,9 @@ def make(
     def run(x: Tensor, values: Tensor, index: Tensor, out: Tensor) -> Tensor:
         return two_of_four(x, values, index, out=out)
 
-    def weight() -> tuple[Tensor, Tensor]:
+    def weight() -> tuple[Tensor, Tensor, Tensor]:
         dense = reference.two_of_four_weight(values, index, columns=n)
-        return dense, dense.abs()
+        return dense, dense.abs(), dense.abs()
 
     return product_case([x, values, index], x, m, run, weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -82,25 +83,14 @@ def _gemv(
     low_rank: tuple[Tensor, Tensor] | None,
     out: Tensor | None,
 ) -> Tensor:
-    check(x=(x, FLOATS, None))
     if x.ndim != 2 or not 1 <= len(x) <= MOST_ROWS:
         raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are 1 to {MOST_ROWS} rows")
     (batch, n), m = x.shape, len(codes)
-    row_bytes = -(-n // 5) if layout == "base3" else -(-n * bits // 8)
-    groups = _groups(n, group_size, group_multiple(layout))
-    one = tuple(scale.shape) == (1, 1)
-    check(x.device, codes=(codes, torch.uint8, (m, row_bytes)))
-    check(x.device, scale=(scale, torch.float16, (1, 1) if one else (m, groups)))
-    zero_kind = 0
-    if zero is not None:
-        zero_kind = 1 if zero.dtype == torch.uint8 else 2
-        string = (-(-scale.numel() * bits // 8),)
-        check(x.device, zero=(zero, (torch.uint8, torch.float16), string if zero_kind == 1 else tuple(scale.shape)))
-    factor, thin = _thin(x, m, low_rank)
     y = x.new_empty(batch, m) if out is None else out
-    check(x.device, out=(y, x.dtype, (batch, m)))
-    numbers = [batch, m, n, row_bytes, n if groups == 1 else group_size, groups, int(one), zero_kind, bits]
-    numbers += [zero_constant, 0 if factor is None else factor.shape[1]]
+    stored = checked(x, codes, scale, zero, layout, group_size, group_multiple(layout), y)
+    factor, thin = thin_product(x, m, low_rank)
+    numbers = [batch, m, n, stored.row_bytes, stored.group_size, stored.groups, int(stored.one_scale)]
+    numbers += [stored.zero_kind, bits, zero_constant, 0 if factor is None else factor.shape[1]]
     numbers += [0 if factor is None else FACTORS[factor.dtype]]
     columns, pitch = TILES[layout]
     tile = ROWS * pitch + batch * (2 * columns + 64)
@@ -111,21 +101,56 @@ def _gemv(
         (-(-m // ROWS), 1),
         32 * warps,
         [x, codes, scale, zero, factor, thin, y, *numbers],
-        shared=warps * STAGES * tile + 4 * ROWS * groups,
+        shared=warps * STAGES * tile + 4 * ROWS * stored.groups,
         bfloat=x.dtype == torch.bfloat16,
     )
     return y
 
 
-def _groups(n: int, group_size: int, multiple: int) -> int:
-    if group_size == -1 or group_size >= n:
-        return 1
-    if group_size < 1 or group_size % multiple:
+@dataclass(frozen=True)
+class Stored:
+    """What the shapes of codes, scale and zero say. zero_kind: 0 a constant, 1 integers in a string, 2 float16."""
+
+    row_bytes: int
+    group_size: int
+    groups: int
+    one_scale: bool
+    zero_kind: int
+
+
+def checked(
+    x: Tensor,
+    codes: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    layout: str,
+    group_size: int,
+    multiple: int,
+    out: Tensor,
+) -> Stored:
+    """Hold the tensors of a product to each other; ValueError where they do not fit."""
+    check(x=(x, FLOATS, None))
+    (rows, n), m = x.shape, len(codes)
+    row_bytes = -(-n // 5) if layout == "base3" else -(-n * int(layout) // 8)
+    whole = group_size == -1 or group_size >= n
+    if not whole and (group_size < 1 or group_size % multiple):
         raise ValueError(f"group_size: is {group_size}; accepted are multiples of {multiple}, or -1 for the whole row")
-    return -(-n // group_size)
+    groups = 1 if whole else -(-n // group_size)
+    one = tuple(scale.shape) == (1, 1)
+    check(x.device, codes=(codes, torch.uint8, (m, row_bytes)))
+    check(x.device, scale=(scale, torch.float16, (1, 1) if one else (m, groups)))
+    zero_kind = 0
+    if zero is not None:
+        zero_kind = 1 if zero.dtype == torch.uint8 else 2
+        string = (-(-scale.numel() * int(layout) // 8),)
+        check(x.device, zero=(zero, (torch.uint8, torch.float16), string if zero_kind == 1 else tuple(scale.shape)))
+    check(x.device, out=(out, x.dtype, (rows, m)))
+    return Stored(row_bytes, n if whole else group_size, groups, one, zero_kind)
 
 
-def _thin(x: Tensor, m: int, low_rank: tuple[Tensor, Tensor] | None) -> tuple[Tensor | None, Tensor | None]:
+def thin_product(
+    x: Tensor, m: int, low_rank: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor | None, Tensor | None]:
     """The factor on the side of the outputs, and float32 activations times the other one."""
     if low_rank is None:
         return None, None
@@ -167,14 +192,15 @@ def make_uniform(
     def run(x: Tensor, codes: Tensor, scale: Tensor, zero: Any, a: Any, b: Any, out: Tensor) -> Tensor:
         return uniform(x, codes, scale, zero, **settings, low_rank=None if a is None else (a, b), out=out)
 
-    def weight() -> tuple[Tensor, Tensor]:
+    def weight() -> tuple[Tensor, Tensor, Tensor]:
         values = reference.uniform_weight(codes, scale, zero, columns=n, bits=bits, group_size=group_size)
-        # A code and its zero point are up to 2**bits each, whatever remains of their difference.
-        magnitudes = values.abs() + _columns(scale.double() * 2 ** (bits + 1), n, group_size)
+        sizes = values.abs()
         if rank:
             a, b = (factor.double() for factor in factors)
-            values, magnitudes = values + a @ b, magnitudes + a.abs() @ b.abs()
-        return values, magnitudes.expand(m, n)
+            values, sizes = values + a @ b, sizes + a.abs() @ b.abs()
+        # A code and its zero point are up to 2**bits each, whatever remains of their difference.
+        terms = sizes + _columns(scale.double() * 2 ** (bits + 1), n, group_size)
+        return values, terms, sizes
 
     return product_case([x, codes, scale, zero, *factors], x, m, run, weight)
 
@@ -195,9 +221,9 @@ def make_ternary(
     x = random_floats(generator, rows, n, dtype=dtype)
     codes = reference.pack_ternary(digits, layout)
 
-    def weight() -> tuple[Tensor, Tensor]:
+    def weight() -> tuple[Tensor, Tensor, Tensor]:
         values = (digits.double() - 1) * _columns(scale.double(), n, group_size)
-        return values, values.abs() + 2 * _columns(scale.double(), n, group_size)
+        return values, values.abs() + 2 * _columns(scale.double(), n, group_size), values.abs()
 
     settings = {"layout": layout, "group_size": group_size}
 
