@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from harness.errors import BadInput
 from harness.tasks import describe_task, evaluate, make_task, task_kind
 from harness.tasks.task import Split, epochs, per_sample
+from harness.tasks.text import BLOCK
 from harness.tasks.vision import TRANSFORMS, relabelled
 
 
@@ -81,7 +83,21 @@ def test_text_windows_predict_the_next_token():
     assert task.train.inputs.shape == task.train.labels.shape == (20, 32)
     assert torch.equal(task.train.inputs[:, 1:], task.train.labels[:, :-1])
     assert task.train.inputs.max() < task.classes
-    assert len(set(task.test.blocks)) < len(task.test)
+
+
+def test_test_windows_are_spread_over_the_text_and_resampled_with_their_neighbours():
+    spec = {"dataset": "synthetic-lm", "tokenizer": "synthetic-lm", "length": 32, "train": 20, "dev": 5, "test": 40}
+    few, all_of_them = make_task(spec, generator()), make_task({**spec, "test": 400}, generator())
+    (whole,) = {one.signature.rpartition(" of ")[2].partition("|")[0] for one in (few, all_of_them)}
+    assert f"windows:40 of {whole}|" in few.signature
+    rows = [int(one.rpartition(":")[2]) for one in few.test.ids]
+    assert set(np.diff(rows)) <= {int(whole) // 40, int(whole) // 40 + 1}
+    assert rows[-1] >= 0.97 * int(whole) - 1
+    at = dict(zip(all_of_them.test.ids, all_of_them.test.inputs, strict=True))
+    assert all(
+        torch.equal(at[one], window) for one, window in zip(few.test.ids, few.test.inputs, strict=True) if one in at
+    )
+    assert [int(block.rpartition(":")[2]) for block in few.test.blocks] == [row * 32 // BLOCK for row in rows]
 
 
 def test_the_loss_per_sample_averages_a_texts_tokens():
