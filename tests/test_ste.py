@@ -8,8 +8,10 @@ from torch import nn
 
 from harness.errors import BadInput
 from harness.metrics.oscillation import oscillation
-from harness.parts.ste import LSQ, Held, Oscillations, StatsQ, straight_through
+from harness.models.vision import Attention
+from harness.parts.ste import LSQ, ActivationLSQ, Held, Oscillations, StatsQ, straight_through
 from harness.tracks import train
+from methods.training.lowbit import LowBitAttention
 from methods.training.ofq import far_from_boundary, ofq
 
 W = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
@@ -92,7 +94,7 @@ def test_turning_back_is_counted_against_the_last_change():
 
 def test_ofq_gives_a_model_of_few_values_and_counts_their_bits():
     problem = train.build(VIT, seed=0)
-    solution = ofq(problem, bits=2)
+    solution = ofq(problem, bits=2, activation_bits=16, qkr=False)
     weight = solution.model.blocks[0].mlp.fc1.weight
     assert all(len(row.unique()) <= 4 for row in weight)
     assert len(solution.model.head.weight[0].unique()) > 4
@@ -104,6 +106,82 @@ def test_ofq_gives_a_model_of_few_values_and_counts_their_bits():
     assert set(found.ids) == {
         f"blocks.0.{name}" for name in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc1", "mlp.fc2")
     }
+
+
+def attention(heads: int = 2) -> tuple[Attention, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Attention(8, heads), torch.randn(3, 5, 8)
+
+
+def test_joint_queries_and_keys_are_ordinary_attention_without_their_biases():
+    ordinary, x = attention()
+    with torch.no_grad():
+        ordinary.q.bias.zero_()
+        ordinary.k.bias.zero_()
+    expected = ordinary(x)
+    joint = LowBitAttention(ordinary, joint=True)
+    assert joint.product().shape == (2 * 8, 8)
+    torch.testing.assert_close(joint(x), expected, rtol=0, atol=1e-5)
+
+
+def test_attention_that_rounds_nothing_is_ordinary_attention():
+    ordinary, x = attention()
+    expected = ordinary(x)
+    torch.testing.assert_close(LowBitAttention(ordinary, joint=False)(x), expected, rtol=0, atol=1e-5)
+
+
+def test_a_rounded_product_moves_queries_and_keys_but_for_what_is_held():
+    ordinary, x = attention()
+    joint = LowBitAttention(ordinary, joint=True)
+    joint.quantizer = StatsQ(2)
+    joint(x).square().sum().backward()
+    assert all(layer.weight.grad.abs().max() > 0 for layer in (joint.q, joint.k))
+    first = joint.q.weight.grad.clone()
+    joint.zero_grad()
+    # With all entries of the first head held, only the second's rows of the weights move.
+    joint.held = lambda quantizer, product: (torch.arange(16) < 8)[:, None].expand(16, 8)
+    joint(x).square().sum().backward()
+    assert joint.q.weight.grad[:4].abs().max() == 0
+    torch.testing.assert_close(joint.q.weight.grad[4:], first[4:])
+
+
+def test_rounded_activations_have_a_step_a_channel():
+    sample = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 5.0, 0.0])
+    rounding = ActivationLSQ(2, sample)
+    found = rounding(sample) / rounding.step
+    assert [sorted(set(found[:, at].round(decimals=4).tolist())) for at in range(3)] == [[-2, -1, 0, 1]] * 2 + [[0]]
+    shares = torch.rand(200, 3, generator=torch.Generator().manual_seed(2)) ** 4
+    unsigned = ActivationLSQ(2, shares, unsigned=True)
+    assert set((unsigned(shares) / unsigned.step).round(decimals=4).unique().tolist()) == {0, 1, 2, 3}
+
+
+def test_gradients_of_rounded_activations_are_those_of_the_paper():
+    rounding = ActivationLSQ(2, torch.ones(4, 1))
+    with torch.no_grad():
+        rounding.step.fill_(1.0)
+    x = torch.tensor([[0.3], [0.8], [7.0], [-9.0]], requires_grad=True)
+    rounding(x).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 1, 0, 0]
+    # round(v) - v inside, the end beyond, over the root of (values a step serves) times (largest value)
+    expected = ((0 - 0.3) + (1 - 0.8) + 1 - 2) / (4 * 1) ** 0.5
+    torch.testing.assert_close(rounding.step.grad.flatten(), torch.tensor([expected]))
+    assert rounding.before.grad.item() == 2
+    assert rounding.after.grad.item() == 4
+
+
+def test_ofq_of_two_bits_in_all_stores_the_product_of_queries_and_keys():
+    problem = train.build(VIT, seed=0)
+    solution = ofq(problem, bits=2)
+    product = solution.model.blocks[0].attn.stored
+    assert product.shape == (2 * 16, 16)
+    assert all(len(row.unique()) <= 4 for row in product)
+    assert solution.stored["blocks.0.attn.codes"].nbytes == 2 * 16 * 16 * 2 / 8
+    assert not any(".attn.q." in name or ".attn.k." in name for name in solution.stored)
+    assert "blocks.0.mlp.fc1.rounding.step" in solution.stored
+    spent, granted = problem.budget.passes, problem.budget.granted
+    assert 0 <= granted.forward - spent.forward < 2 * problem.budget.batch
+    assert "blocks.0.attn" in oscillation(train.subject(problem, solution)).ids
 
 
 def test_ofq_refuses_sixteen_bits_and_the_metric_a_method_without_codes():

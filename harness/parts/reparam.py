@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -29,6 +30,11 @@ def reparametrize(model: nn.Module, layers: Iterable[str], make: Callable[[Tenso
         parametrize.register_parametrization(model.get_submodule(name), "weight", make(weight_of(model, name)))
         done.append(name)
     return done
+
+
+def latent_weight(model: nn.Module, layer: str) -> Tensor:
+    """The numbers that the weight of a reparametrized layer is a function of."""
+    return cast("Tensor", cast(Any, model.get_submodule(layer)).parametrizations.weight.original)
 
 
 def fold(model: nn.Module, layers: Iterable[str]) -> None:

@@ -87,6 +87,34 @@ class LSQ(nn.Module):
         return Uniform.pack(self.codes(weight), self.step.detach().abs(), bits=self.bits, group_size=-1)
 
 
+class ActivationLSQ(nn.Module):
+    """Learned step size quantization of activations, with a step, a bias before and a bias after it for each channel.
+
+    Channels are the last dimension, or `dim`. Values are -2^(b-1) to 2^(b-1) - 1 steps, or 0 to 2^b - 1 (`unsigned`,
+    of a softmax). Steps start at twice a channel's mean magnitude over the root of the largest value; one that never
+    differs from zero in `sample` starts at the smallest step.
+    """
+
+    SMALLEST = 1e-6
+
+    def __init__(self, bits: int, sample: Tensor, *, unsigned: bool = False, dim: int = -1):
+        super().__init__()
+        self.low = 0 if unsigned else -(2 ** (bits - 1))
+        self.high = self.low + 2**bits - 1
+        rows = sample.detach().movedim(dim, -1).flatten(0, -2)
+        shape = [1] * sample.ndim
+        shape[dim] = rows.shape[1]
+        step = 2 * rows.abs().mean(0) / max(1, self.high) ** 0.5
+        self.step = nn.Parameter(step.clamp(min=self.SMALLEST).view(shape))
+        self.before, self.after = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = (x.numel() / self.step.numel() * max(1, self.high)) ** -0.5
+        step = straight_through(self.step * share, self.step).clamp(min=self.SMALLEST)
+        inside = ((x + self.before) / step).clamp(self.low, self.high)
+        return straight_through(inside, inside.round()) * step + self.after
+
+
 class Held:
     """An optimizer that holds entries of its parameters: their gradients are zero and their values come back after the
     step, whatever momentum and decay did. `held(parameter)` is a mask of them, or None for a parameter that trains.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.models.inside import weight_of
 from harness.packed.bits import pack_bits
-from harness.parts.reparam import fold, own_layers, reparametrize
+from harness.parts.reparam import fold, latent_weight, own_layers, reparametrize
 from harness.parts.ste import straight_through
 
 FLAT = 1e-10
@@ -98,8 +98,8 @@ def keep_rounded(model: nn.Module, points: dict[str, Points]) -> dict[str, Tenso
     """Round once and for all; the tensors that a file keeps of the whole model."""
     stored: dict[str, Tensor] = {}
     for name, one in points.items():
-        latent = model.get_submodule(name).parametrizations.weight.original  # type: ignore[union-attr]
-        stored |= {f"{name}.{part}": tensor for part, tensor in one.tensors(latent.detach()).items()}
+        latent = latent_weight(model, name).detach()
+        stored |= {f"{name}.{part}": tensor for part, tensor in one.tensors(latent).items()}
     fold(model, points)
     places = {weight_of(model, name).data_ptr() for name in points}
     return {**stored, **{name: t for name, t in model.state_dict().items() if t.data_ptr() not in places}}

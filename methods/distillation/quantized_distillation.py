@@ -18,8 +18,8 @@ CLAIMS = [
         paper="students that are quantized while they learn come near their teachers in full precision",
     ),
     Claim(
-        "accuracy", "quantized_distillation(alpha=0.0)", "distill-vision", params={"rounded": "throughout", "alpha": 0.7},
-        paper="the teacher's answers help a quantized student",
+        "accuracy", "quantized_distillation(alpha=0.0)", "distill-vision",
+        params={"rounded": "throughout", "alpha": 0.7}, paper="the teacher's answers help a quantized student",
     ),
 ]  # fmt: skip
 
