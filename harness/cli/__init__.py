@@ -19,6 +19,7 @@ from harness.cli.doctor import doctor
 from harness.cli.listing import list_
 from harness.cli.publish import import_, publish
 from harness.cli.reference import train_reference
+from harness.cli.regressions import regressions
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
@@ -84,6 +85,7 @@ for command in (
     show,
     check,
     train_reference,
+    regressions,
     doctor,
 ):
     main.add_command(command)
