@@ -38,7 +38,7 @@ class LowBitAttention(nn.Module):
         self.seen: dict[str, Tensor] | None = None
         if joint:
             for layer in (self.q, self.k):
-                layer.bias = None
+                layer.register_parameter("bias", None)
 
     def product(self) -> Tensor:
         """W_q^T W_k of every head, (heads * D, D), as it is stored where it was stored."""
