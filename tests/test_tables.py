@@ -23,7 +23,7 @@ from harness.stats import ScoreSet, compare, interval
 from harness.tables import FORMATS, Column, Quantity, Row, Table, render, write_files
 from harness.tables.bibliography import find
 from harness.tables.build import Scope, metric_labels, short_names, tabulate
-from harness.tables.model import BITS
+from harness.tables.model import BITS, Evidence
 from harness.tables.rounding import rounded
 from harness.tables.statistics import evaluate, intervals
 from harness.tables.terminal import print_tables
@@ -84,8 +84,14 @@ def test_a_table_holds_what_the_statistics_say(toy: Toy) -> None:
     # The interval shares its draw of resamples with other rows: the same up to the resampling error.
     width = expected.high - expected.low
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=0.05 * width)
-    difference = Quantity(other.difference, other.low, other.high, other.verdict, signed=True)
-    assert row["error(power=2) difference"] == difference
+    difference = row["error(power=2) difference"]
+    evidence = Evidence(other.p, other.p, other.effect, other.effect_name)
+    assert difference == Quantity(other.difference, other.low, other.high, other.verdict, signed=True, test=evidence)
+    assert str(evidence) == f"p = {other.p:.4f}, d_z = {other.effect:.2f}"
+    shown = json.loads(render([table], "json"))["tables"][0]["rows"][3]["values"]["error(power=2) difference"]
+    assert (shown["p"], shown["adjusted_p"], shown["effect"]) == (other.p, other.p, other.effect)
+    sheet = list(csv.DictReader(io.StringIO(render([table], "csv"))))[3]
+    assert float(sheet["error(power=2) difference_effect"]) == other.effect
     assert rows["shift(by=2, twice=False)"]["error difference"] == "baseline"
     assert row["seconds"] == Quantity(2.0, digits=3)
     assert row["peak_memory_mb"] == Quantity((3e8 + 2) / 1e6, digits=3)

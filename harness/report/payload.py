@@ -32,7 +32,7 @@ class Shared:
 
 def payload(sections: Sequence[Section], ledger: Ledger) -> dict[str, Any]:
     """Everything the page's script reads. A record is a list in the order of `fields`; a cell of a table is a text, or
-    [number, interval, word, value, mark] with the first two rounded as every table rounds them."""
+    [number, interval, word, value, mark, test] with the first two rounded as every table rounds them."""
     shared = {name: Shared() for name in ("environments", "signatures", "sizes", "kinds", "reasons")}
     records = [
         [number, problem, row, int(old), *_record(record, list(section.metrics[problem]), shared)]
@@ -133,7 +133,8 @@ def cell(value: Value) -> Any:
     """A cell as the page's script reads it."""
     if not isinstance(value, Quantity):
         return value
-    return [value.number, value.interval, value.word, _finite(value.value), value.mark]
+    shown = [value.number, value.interval, value.word, _finite(value.value), value.mark]
+    return [*shown, str(value.test)] if value.test else shown
 
 
 def _finite(value: float | None) -> float | None:

@@ -30,6 +30,7 @@ from harness.tables.model import (
     SEEDS,
     SIZE,
     Column,
+    Evidence,
     Quantity,
     Row,
     Table,
@@ -383,7 +384,8 @@ def _estimate(one: Compared, mark: str) -> Quantity | None:
 
 
 def _quantity(one: Comparison) -> Quantity:
-    return _bounded(Quantity(one.difference, one.low, one.high, one.verdict, signed=True))
+    test = Evidence(one.p, one.p if one.adjusted_p is None else one.adjusted_p, one.effect, one.effect_name)
+    return _bounded(Quantity(one.difference, one.low, one.high, one.verdict, signed=True, test=test))
 
 
 def _bounded(one: Quantity) -> Quantity:

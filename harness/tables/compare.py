@@ -15,6 +15,7 @@ from harness.scores import LOGARITHMIC
 from harness.stats import Comparison, Interval, ScoreSet
 from harness.tables.hardware import depends_on_machine, require_one_machine
 from harness.tables.model import Quantity
+from harness.tables.rounding import p_value
 from harness.tables.scope import (
     Scope,
     Taken,
@@ -197,14 +198,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def _test(found: Comparison, family: int) -> str:
-    text = f"{found.test[0].upper()}{found.test[1:]} test, two-sided: p = {_p(found.p)}"
+    text = f"{found.test[0].upper()}{found.test[1:]} test, two-sided: p = {p_value(found.p)}"
     if family > 1 and found.adjusted_p is not None:
-        text += f", {_p(found.adjusted_p)} after Holm's correction for {family} comparisons"
+        text += f", {p_value(found.adjusted_p)} after Holm's correction for {family} comparisons"
     return text + "."
-
-
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def _equivalence(found: Comparison, margin: float | None) -> str:
@@ -212,7 +209,7 @@ def _equivalence(found: Comparison, margin: float | None) -> str:
         return "Equivalence was not tested: the suite states no margin for this metric."
     p = found.equivalence_p if found.adjusted_equivalence_p is None else found.adjusted_equivalence_p
     shown = "shown" if p < 0.05 else "not shown"
-    return f"Equivalence within ±{margin:.3g} (two one-sided tests): p = {_p(p)}, {shown}."
+    return f"Equivalence within ±{margin:.3g} (two one-sided tests): p = {p_value(p)}, {shown}."
 
 
 def _verdict(one: Analysis) -> str:

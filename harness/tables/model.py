@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.tables.citation import Citation
-from harness.tables.rounding import rounded
+from harness.tables.rounding import p_value, rounded
 
 METHOD, BITS, SIZE = "method", "bits_per_weight", "model_mb"
 SECONDS, MEMORY, SEEDS, FAILED = "seconds", "peak_memory_mb", "seeds", "failed"
@@ -15,9 +15,23 @@ BEST, TIED = "best", "tied"
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What stands behind a verdict: p of no difference, before and after the table's correction, and an effect size."""
+
+    p: float
+    adjusted_p: float
+    effect: float
+    effect_name: str
+
+    def __str__(self) -> str:
+        after = f" ({p_value(self.adjusted_p)} after the correction)" if self.adjusted_p != self.p else ""
+        return f"p = {p_value(self.p)}{after}, {self.effect_name} = {self.effect:.2f}"
+
+
+@dataclass(frozen=True)
 class Quantity:
-    """A number, with its interval where it is an estimate, a word on it (a verdict), and a mark (`BEST`, `TIED`).
-    Without an interval it is shown with `digits` significant digits."""
+    """A number, with its interval where it is an estimate, a word on it (a verdict), a mark (`BEST`, `TIED`),
+    and the test that the word rests on. Without an interval it is shown with `digits` significant digits."""
 
     value: float
     low: float | None = None
@@ -26,6 +40,7 @@ class Quantity:
     signed: bool = False
     digits: int = 4
     mark: str = ""
+    test: Evidence | None = None
 
     @property
     def number(self) -> str:

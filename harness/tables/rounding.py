@@ -41,3 +41,8 @@ def _fixed(value: float, place: int, signed: bool) -> str:
     if abs(value) >= 1e7 or place > 9:
         return f"{value:+.3g}" if signed else f"{value:.3g}"
     return f"{value:{'+' if signed else ''}.{max(place, 0)}f}"
+
+
+def p_value(value: float) -> str:
+    """A p value as tables and sentences print it."""
+    return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"

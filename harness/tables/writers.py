@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,7 @@ def comma_separated(tables: Sequence[Table]) -> str:
 
 
 _WORDS = {"_verdict": "word", "_mark": "mark"}
+_TESTS = {"_p": "p", "_adjusted_p": "adjusted_p", "_effect": "effect"}
 
 
 def _parts(values: Sequence[Value]) -> list[str]:
@@ -168,7 +169,7 @@ def _parts(values: Sequence[Value]) -> list[str]:
     numbers = [value for value in values if isinstance(value, Quantity)]
     intervals = ["_low", "_high"] if any(number.low is not None for number in numbers) else []
     words = [part for part, field in _WORDS.items() if any(getattr(number, field) for number in numbers)]
-    return ["", *intervals, *words]
+    return ["", *intervals, *words, *(_TESTS if any(number.test for number in numbers) else ())]
 
 
 def _part(value: Value, part: str) -> str:
@@ -176,7 +177,10 @@ def _part(value: Value, part: str) -> str:
         return value or "" if part == "" else ""
     if part in _WORDS:
         return getattr(value, _WORDS[part])
-    number = {"": value.value, "_low": value.low, "_high": value.high}[part]
+    if part in _TESTS:
+        number = getattr(value.test, _TESTS[part]) if value.test else None
+    else:
+        number = {"": value.value, "_low": value.low, "_high": value.high}[part]
     return "" if number is None or not math.isfinite(number) else repr(number)
 
 
@@ -221,4 +225,6 @@ def _value(value: Value) -> Any:
         key: one if math.isfinite(one) else None for key, one in numbers.items() if one is not None
     }
     words = {"verdict": value.word, "mark": value.mark}
-    return {**found, **{key: word for key, word in words.items() if word}}
+    test = asdict(value.test) if value.test else {}
+    test = {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in test.items()}
+    return {**found, **test, **{key: word for key, word in words.items() if word}}

@@ -299,7 +299,7 @@
     card(labelOf(row), `${data.suites[suite].name}: ${problem.title}`, null,
       list(numbers.map(([heading, value]) => [heading, Array.isArray(value)
         ? h("span", {}, minus(value[0]), " ", value[1] ? h("span", { class: "i" }, minus(value[1])) : null,
-            value[2] ? verdict(value[2]) : null) : value])),
+            value[2] ? verdict(value[2]) : null, value[5] ? h("span", { class: "i" }, " ", value[5]) : null) : value])),
       row.notes.map((note) => h("p", { class: "small" }, problem.notes[note - 1])),
       h("h3", {}, records.length === 1 ? "Its record" : `Its ${records.length} records`),
       records.length ? simpleTable(heads, lines) : h("p", {}, "None: the row has not been run."),
