@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from harness.engine import environment as environment_module
 from harness.engine import usage
-from harness.engine.environment import cores, environment
+from harness.engine.environment import commit_of, cores, environment
 from harness.engine.usage import Meter
 
 
@@ -71,3 +72,22 @@ def test_energy_is_read_from_every_package(tmp_path: Path, monkeypatch: pytest.M
 def test_energy_that_cannot_be_read_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "_RAPL", tmp_path)
     assert Meter().read()["energy_joules"] == {"value": None, "kind": "missing"}
+
+
+def test_a_changed_source_is_told_and_a_written_table_is_not(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    for name in ("source.py", "results/suite/table.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    head = commit_of(tmp_path)
+    assert head is not None
+    assert len(head) == 40
+    (tmp_path / "results/suite/table.md").write_text("two\n")
+    assert commit_of(tmp_path) == head
+    (tmp_path / "source.py").write_text("two\n")
+    assert commit_of(tmp_path) == f"{head}+"

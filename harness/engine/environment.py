@@ -94,14 +94,20 @@ def gpus() -> list[dict[str, str]]:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with `+` where tracked files were changed; None outside a checkout."""
-    folder = Path(__file__).parents[2]
+    """The commit of this checkout, with `+` where tracked files were changed; None outside a checkout.
+
+    Results are not counted: a run writes its tables there, and they change nothing of what the next one computes.
+    """
+    return commit_of(Path(__file__).parents[2])
+
+
+def commit_of(folder: Path) -> str | None:
     if not (folder / ".git").exists() or shutil.which("git") is None:
         return None
     git = ["git", "-C", str(folder)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
         changed = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
