@@ -16,6 +16,7 @@ from harness.cli.cite import cite
 from harness.cli.claims import claims
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
+from harness.cli.kernels import kernels
 from harness.cli.listing import list_
 from harness.cli.publish import import_, publish
 from harness.cli.reference import train_reference
@@ -87,5 +88,6 @@ for command in (
     train_reference,
     regressions,
     doctor,
+    kernels,
 ):
     main.add_command(command)

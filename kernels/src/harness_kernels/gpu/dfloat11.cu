@@ -1,6 +1,6 @@
 // DFloat11 to bfloat16, bit for bit: the stored form of harness.packed.DFloat11, any number of tensors in one launch.
 //
-// `tables` has a block for each tensor and turns its 256 code lengths into what decoding looks up. In `decode` a block
+// `tables` has a block for each tensor and turns its 256 code lengths into what decoding looks up, once. In `decode` a block
 // takes 512 chunks of eight bytes of one stream, a thread one chunk, in two phases: it counts the codes that start in
 // its chunk, the block adds the counts up, and the thread decodes again, to the place that is now known. Exponents
 // gather in shared memory, from where they are joined with signs and mantissas and leave in order.
@@ -24,8 +24,7 @@ struct Stream {
     const int* positions;
     const u8* lengths;
     const u8* rest;
-    u16* out;
-    long long bytes, numbers;
+    long long first, bytes, numbers;  // where its numbers begin in the output; bytes of the stream
 };
 
 KERNEL(tables)(const Stream* streams, Tables* all) {
@@ -123,7 +122,7 @@ __device__ inline int count_before(int mine, int* of_warps) {
 }
 
 // `first_blocks` (tensors + 1): the block that each tensor begins with.
-KERNEL(decode)(const Stream* streams, const Tables* all, const int* first_blocks, int tensors) {
+KERNEL(decode)(const Stream* streams, const Tables* all, const int* first_blocks, u16* to, int tensors) {
     DYNAMIC_SHARED(shared);
     u8* exponents = shared;
     Tables& table = *reinterpret_cast<Tables*>(shared + kMostNumbers);
@@ -159,7 +158,7 @@ KERNEL(decode)(const Stream* streams, const Tables* all, const int* first_blocks
     __syncthreads();
 
     const u8* rest = s.rest + start;
-    u16* out = s.out + start;
+    u16* out = to + s.first + start;
     for (int i = threadIdx.x; i < numbers; i += blockDim.x)
         out[i] = static_cast<u16>((rest[i] & 0x80) << 8 | exponents[i] << 7 | (rest[i] & 0x7F));
 }

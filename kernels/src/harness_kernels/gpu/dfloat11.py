@@ -1,9 +1,10 @@
-"""DFloat11 to bfloat16, bit for bit, any number of weights in two launches: a transformer block decodes at once."""
+"""DFloat11 to bfloat16, bit for bit, any number of weights in one launch: a transformer block decodes at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,43 +13,56 @@ from harness_kernels.gpu.launch import check, launch
 from harness_kernels.gpu.registry import Case, Kernel, register
 
 CHUNK, THREADS, MOST_NUMBERS, TABLE_BYTES = 8, 512, 8 * 8 * 512, 2712
-"""Bytes of a chunk, chunks of a block, numbers that a block can hold, and bytes of a tensor's tables; of dfloat11.cu."""
+"""Bytes of a chunk, chunks of a block, numbers that a block can hold, bytes of a tensor's tables: as in dfloat11.cu."""
 Stored = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def decode(weights: Sequence[Stored], *, out: Tensor | None = None) -> list[Tensor]:
-    """The bfloat16 numbers of each (stream, gaps, positions, lengths, rest), as `harness.packed.DFloat11` stores them.
+class Decoder:
+    """Weights that are decoded together: what the kernel needs to know of them is on their device, once.
 
-    The results are parts of one tensor, `out` if it is given (all numbers, bfloat16), one behind the other. Nothing
-    waits for the GPU. Raises ValueError for a wrong device, dtype, shape or stride.
+    Each of `weights` is (stream, gaps, positions, lengths, rest), as `harness.packed.DFloat11` stores them. Raises
+    ValueError for a wrong device, dtype, shape or stride.
     """
-    device = _checked(weights)
-    counts = [len(rest) for *_, rest in weights]
-    y = torch.empty(sum(counts), dtype=torch.bfloat16, device=device) if out is None else out
-    check(device, out=(y, torch.bfloat16, (sum(counts),)))
-    parts, rows, first = list(y.split(counts)), [], [0]
-    for (stream, gaps, positions, lengths, rest), part in zip(weights, parts, strict=True):
-        pointers = [t.data_ptr() for t in (stream, gaps, positions, lengths, rest, part)]
-        rows.append([*pointers, len(stream), len(rest)])
-        first.append(first[-1] + len(positions))
-    streams = _sent(torch.tensor(rows, dtype=torch.int64), device)
-    blocks = _sent(torch.tensor(first, dtype=torch.int32), device)
-    tables = torch.empty(len(weights) * TABLE_BYTES, dtype=torch.uint8, device=device)
-    launch("dfloat11.cu", "tables", (len(weights), 1), 256, [streams, tables], shared=3 * 33 * 4)
-    launch(
-        "dfloat11.cu",
-        "decode",
-        (first[-1], 1),
-        THREADS,
-        [streams, tables, blocks, len(weights)],
-        shared=MOST_NUMBERS + TABLE_BYTES + 4 * (THREADS // 32),
-    )
-    return parts
+
+    def __init__(self, weights: Sequence[Stored]):
+        self.device = _checked(weights)
+        self.weights = list(weights)
+        self.counts = [len(rest) for *_, rest in weights]
+        rows, first, blocks = [], 0, [0]
+        for stream, gaps, positions, lengths, rest in weights:
+            pointers = [t.data_ptr() for t in (stream, gaps, positions, lengths, rest)]
+            rows.append([*pointers, first, len(stream), len(rest)])
+            first += len(rest)
+            blocks.append(blocks[-1] + len(positions))
+        self.blocks = blocks[-1]
+        self._streams = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        self._first_blocks = torch.tensor(blocks, dtype=torch.int32, device=self.device)
+        self._tables = torch.empty(len(rows) * TABLE_BYTES, dtype=torch.uint8, device=self.device)
+        launch("dfloat11.cu", "tables", (len(rows), 1), 256, [self._streams, self._tables], shared=3 * 33 * 4)
+
+    def decode(self, out: Tensor | None = None) -> list[Tensor]:
+        """The bfloat16 numbers of each weight: parts of one tensor, of `out` if it is given. One launch."""
+        y = torch.empty(sum(self.counts), dtype=torch.bfloat16, device=self.device) if out is None else out
+        check(self.device, out=(y, torch.bfloat16, (sum(self.counts),)))
+        launch(
+            "dfloat11.cu",
+            "decode",
+            (self.blocks, 1),
+            THREADS,
+            [self._streams, self._tables, self._first_blocks, y, len(self.weights)],
+            shared=MOST_NUMBERS + TABLE_BYTES + 4 * (THREADS // 32),
+        )
+        return list(y.split(self.counts))
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device; from pinned memory, so that the host does not wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def decoder(weight: Any) -> Decoder:
+    """That of one `harness.packed.DFloat11`, made once and kept as long as the weight."""
+    if weight not in _decoders:
+        _decoders[weight] = Decoder([stored(weight)])
+    return _decoders[weight]
+
+
+_decoders: WeakKeyDictionary[Any, Decoder] = WeakKeyDictionary()
 
 
 def _checked(weights: Sequence[Stored]) -> torch.device:
@@ -88,8 +102,12 @@ def make(generator: torch.Generator, *, sizes: Sequence[int], spread: float = 1.
     expected = torch.cat([made[size][0] for size in sizes])
     weights = [stored(made[size][1], copy=True) for size in sizes]
 
+    ready: dict[int, Decoder] = {}
+
     def run(weights: Any, out: Tensor) -> list[Tensor]:
-        return decode(weights, out=out)
+        if id(weights) not in ready:
+            ready[id(weights)] = Decoder(weights)
+        return ready[id(weights)].decode(out)
 
     def exact() -> tuple[Tensor, Tensor]:
         return expected.double(), torch.zeros(len(expected), dtype=torch.float64)
@@ -99,7 +117,7 @@ def make(generator: torch.Generator, *, sizes: Sequence[int], spread: float = 1.
 
 
 def stored(weight: Any, *, copy: bool = False) -> Stored:
-    """The tensors of a `harness.packed.DFloat11` in the order of `decode`."""
+    """The tensors of a `harness.packed.DFloat11` in the order of `Decoder`."""
     tensors = (weight.stream, weight.gaps, weight.positions, weight.lengths, weight.rest)
     return tuple(t.clone() for t in tensors) if copy else tensors  # type: ignore[return-value]
 

@@ -27,8 +27,7 @@ _active = False
 def emulation() -> Iterator[None]:
     """Within it kernels take tensors on the CPU. Raises RuntimeError without a C++ compiler."""
     global _active
-    if not compiler():
-        raise RuntimeError("no C++ compiler was found (CXX=... names one); emulation compiles the CUDA sources with it")
+    need_compiler()
     before, _active = _active, True
     try:
         yield
@@ -40,8 +39,12 @@ def active() -> bool:
     return _active
 
 
-def compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX") or "g++")
+def need_compiler() -> str:
+    """The path of a C++ compiler. Raises RuntimeError where there is none."""
+    found = shutil.which(os.environ.get("CXX") or "g++")
+    if not found:
+        raise RuntimeError("no C++ compiler was found (CXX=... names one); emulation compiles the CUDA sources with it")
+    return found
 
 
 @functools.cache
@@ -52,7 +55,7 @@ def library(text: str, kernels: tuple[str, ...], definitions: tuple[str, ...]) -
     launchers = "\n".join(f"EMULATED_LAUNCHER({name})" for name in kernels)
     (folder / "kernel.cpp").write_text(f"{text}\n{launchers}\n", encoding="utf-8")
     options = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-include", str(HEADER)]
-    command = [compiler() or "g++", *options, *(f"-D{d}" for d in definitions), "-o", "kernel.so", "kernel.cpp"]
+    command = [need_compiler(), *options, *(f"-D{d}" for d in definitions), "-o", "kernel.so", "kernel.cpp"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the kernel does not compile as C++:\n{done.stderr}")

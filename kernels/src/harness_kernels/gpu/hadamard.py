@@ -21,8 +21,8 @@ def hadamard(x: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Each row of x (rows, n) times the orthonormal Hadamard matrix H_f (x) H_{2^k}, n = f 2^k, in x's dtype.
 
     f is 1, 12 or 20, k from 4 to 15; x is half precision or bfloat16, sums are float32. H_{2^k} is Sylvester's, H_f
-    Paley's: see `matrix`. A factor of 12 or 20 is a second pass, a matrix product. Raises ValueError for a wrong device,
-    dtype, shape or stride.
+    Paley's: see `matrix`. A factor of 12 or 20 is a second pass, a matrix product. Raises ValueError for a wrong
+    device, dtype, shape or stride.
     """
     check(x=(x, FLOATS, None))
     if x.ndim != 2 or split(x.shape[1]) is None:

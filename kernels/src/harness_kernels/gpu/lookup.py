@@ -66,7 +66,9 @@ def lookup(
     of_x = x if batch == rows else torch.cat([x, x.new_zeros(batch - rows, n)])
     of_y = y if batch == rows else y.new_empty(batch, m)
     span = min(groups, -(-CHUNK // size) + 1)
-    stage = TILE * (8 * planes + 2 * span * scale_planes + (0 if signs is None else 2) + (0 if offset is None else 2 * span))
+    stage = TILE * (
+        8 * planes + 2 * span * scale_planes + (0 if signs is None else 2) + (0 if offset is None else 2 * span)
+    )
     of_warp = STAGES * stage + batch * CHUNK // 4 * 64
     warps = max(1, min(8, -(-n // CHUNK), SHARED // of_warp))
     numbers = [m, n, planes, scale_planes, size, groups, span]
@@ -107,9 +109,7 @@ def make(
         return lookup(x, codes, signs, scale, offset, **settings, out=out)
 
     def weight() -> tuple[Tensor, Tensor, Tensor]:
-        values, terms = reference.lookup_weight(
-            codes, signs, scale, offset, rows=m, columns=n, group_size=group_size
-        )
+        values, terms = reference.lookup_weight(codes, signs, scale, offset, rows=m, columns=n, group_size=group_size)
         return values, terms, values.abs()
 
     return product_case([x, codes, signs, scale, offset], x, m, run, weight)

@@ -91,8 +91,8 @@ def product_case(
 ) -> Case:
     """A product of x (rows, n) with a weight (m, n): its sums are float32, only the result is rounded to x's dtype.
 
-    `weight()` gives, float64, the weight, the magnitudes of its terms (where it is a difference of codes and zero points
-    those are larger), and its own magnitudes (larger where it is a product).
+    `weight()` gives, float64, the weight, the magnitudes of its terms (where it is a difference of codes and zero
+    points those are larger), and its own magnitudes (larger where it is a product).
     """
 
     def exact() -> tuple[Tensor, Tensor]:

@@ -40,14 +40,14 @@ def two_of_four(x: Tensor, values: Tensor, index: Tensor, *, out: Tensor | None 
     return y
 
 
-def make(
-    generator: torch.Generator, *, m: int, n: int, rows: int = 1, dtype: torch.dtype = torch.float16
-) -> Case:
+def make(generator: torch.Generator, *, m: int, n: int, rows: int = 1, dtype: torch.dtype = torch.float16) -> Case:
     """A product with random values at two random places of every four."""
     fours = -(-n // 4)
     values = random_floats(generator, m, 2 * fours)
     # Two places in a nibble, the first below the second: what is stored, and what no two values share.
-    pairs = torch.tensor([0 | 1 << 2, 0 | 2 << 2, 0 | 3 << 2, 1 | 2 << 2, 1 | 3 << 2, 2 | 3 << 2], device=generator.device)
+    pairs = torch.tensor(
+        [0 | 1 << 2, 0 | 2 << 2, 0 | 3 << 2, 1 | 2 << 2, 1 | 3 << 2, 2 | 3 << 2], device=generator.device
+    )
     nibbles = pairs[random_bytes(generator, m, fours + fours % 2).long() % 6].unflatten(1, (-1, 2))
     index = (nibbles[..., 0] | nibbles[..., 1] << 4).to(torch.uint8)
     x = random_floats(generator, rows, n, dtype=dtype)

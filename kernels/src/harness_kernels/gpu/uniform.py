@@ -148,9 +148,7 @@ def checked(
     return Stored(row_bytes, n if whole else group_size, groups, one, zero_kind)
 
 
-def thin_product(
-    x: Tensor, m: int, low_rank: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor | None, Tensor | None]:
+def thin_product(x: Tensor, m: int, low_rank: tuple[Tensor, Tensor] | None) -> tuple[Tensor | None, Tensor | None]:
     """The factor on the side of the outputs, and float32 activations times the other one."""
     if low_rank is None:
         return None, None
