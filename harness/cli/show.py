@@ -74,11 +74,47 @@ def _entry(entry: Entry) -> Fields:
             for param in entry.params.values()
         },
         "claims": [_claim(entry.name, claim) for claim in entry.claims],
+        "kernels": _kernels(entry),
         "implemented": f"{_relative(entry.file)}:{entry.function.__code__.co_firstlineno}",
         "paper": entry.paper,
         "bibtex": bibtex(entry),
         "description": inspect.getdoc(entry.function),
     }
+
+
+def _kernels(entry: Entry) -> list[str]:
+    """What would run, on this machine, each format that a method stores with its defaults: seen on a small problem."""
+    from contextlib import suppress
+
+    from harness.errors import TrialFailed
+    from harness.packed import kernels
+
+    if entry.kind != "method" or entry.track not in ("compress", "latency"):
+        return []
+    params = {name: param.default for name, param in entry.params.items() if not param.required}
+    with suppress(BadInput, TrialFailed):
+        if entry.track == "latency":
+            layer = _sample_layer(entry, params)
+            return [f"{layer.weight.packed.kind}: {layer.runs_on}"]
+        stored = _sample_weights(entry, params)
+        return list(dict.fromkeys(f"{weight.kind}: {kernels.name(weight)}" for weight in stored))
+    return []
+
+
+def _sample_layer(entry: Entry, params: Fields) -> Any:
+    import torch
+
+    from harness.tracks.latency import maker
+
+    return maker(entry, params, torch.Generator().manual_seed(0))(64, 640)
+
+
+def _sample_weights(entry: Entry, params: Fields) -> list[Any]:
+    from harness.compress.samples import layer_problem, llama_problem
+
+    if entry.input_type == "LayerProblem":
+        return [entry(layer_problem(), **params)]
+    return list(entry(llama_problem(), **params).packed.values())
 
 
 def _claim(name: str, claim: Claim) -> str:
@@ -147,7 +183,7 @@ def _lines(fields: Fields) -> list[str]:
             lines += ["parameters:", *(f"  {_parameter(name, one)}" for name, one in value.items())]
         elif isinstance(value, dict):
             lines += [f"{key}:", *(f"  {inner}: {_plain(one)}" for inner, one in value.items())]
-        elif isinstance(value, list) and key in ("problems", "methods", "metrics", "claims"):
+        elif isinstance(value, list) and key in ("problems", "methods", "metrics", "claims", "kernels"):
             lines += [f"{key}:", *(f"  {one}" for one in value)]
         elif isinstance(value, str) and "\n" in value:
             lines += [f"{key}:", *(f"  {line}".rstrip() for line in value.splitlines())]
