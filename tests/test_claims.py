@@ -189,8 +189,10 @@ def test_what_is_missing_is_run(toy: Toy) -> None:
     assert result.exit_code == 0, result.output
     assert len(toy.runs()) == 6
     assert result.output.splitlines()[-1] == "2 inconclusive"  # four items a trial: no p below 1/8
-    harness("claims", "shift", "--jobs", "1", "--ledger", "ledger.db")
+    assert "3 to run" in result.stderr
+    again = harness("claims", "shift", "--jobs", "1", "--ledger", "ledger.db")
     assert len(toy.runs()) == 6
+    assert again.stderr == ""
 
 
 def test_an_unknown_name_is_one_line(toy: Toy) -> None:

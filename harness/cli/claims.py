@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import groupby
@@ -15,6 +15,7 @@ from harness.cli.common import emit, json_option, ledger_option
 
 if TYPE_CHECKING:
     from harness.claims import Finding
+    from harness.cli.progress import Event
     from harness.registry import Claim, Entry
 
 _COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
@@ -96,10 +97,24 @@ def _run_missing(chosen: Sequence[tuple[Entry, Claim]], ledger: str | None, jobs
                     run_suite(suite, ledger=ledger, only=row, jobs=jobs)
                 else:
                     with reporter() as on_event:
-                        run_suite(suite, ledger=ledger, only=row, jobs=jobs, on_event=on_event)
+                        run_suite(suite, ledger=ledger, only=row, jobs=jobs, on_event=_if_any(on_event))
             except BadInput as error:
                 click.echo(f"harness: {suite} was not run: {error}", err=True)
                 break
+
+
+def _if_any(tell: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Tells of runs that have something to do: most rows of a ledger of claims are there already."""
+    wanted = True
+
+    def tell_some(event: Event) -> None:
+        nonlocal wanted
+        if event["event"] == "plan":
+            wanted = event["pending"] > 0
+        if wanted:
+            tell(event)
+
+    return tell_some
 
 
 def _show(findings: Iterable[Finding], as_json: bool) -> None:
