@@ -14,7 +14,8 @@ import torch
 from gpu_nvrtc import compile_ptx, library
 from packed_samples import bit_planes, codebook, every_kind, generator, matrix, quantized
 
-from harness.packed import DFloat11, LowRank, Rows, SemiStructured, Sum
+from harness.packed import CompressedLinear, DFloat11, LowRank, Rows, SemiStructured, Sum
+from harness.packed import kernels as choice
 
 pytest.importorskip("harness_kernels.gpu", reason="harness_kernels is not installed: pip install ./kernels")
 
@@ -298,7 +299,8 @@ def test_emulation_shows_a_read_before_the_copy_has_arrived():
 @pytest.mark.parametrize(("kernel", "words"), [("overrun", "behind its shared memory"), ("apart", "wait at a barrier")])
 def test_emulation_stops_at_what_a_gpu_may_not_show(kernel, words):
     code = f"import torch, test_gpu_cuda as t; t.emulated({kernel!r}, 1, 32, [torch.zeros(4)], shared=128)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=__file__.rsplit("/", 1)[0])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode != 0
     assert words in done.stderr
 
@@ -372,3 +374,24 @@ def _off_by_one(case):
         out[-1] = torch.nextafter(torch.nextafter(out[-1], out.new_tensor(1e4)), out.new_tensor(1e4))
 
     return replace(case, run=run)
+
+
+@needs_compiler
+def test_a_layer_on_a_gpu_runs_them(emulation, monkeypatch):
+    monkeypatch.setattr(choice, "_on_gpu", lambda tensor: True)
+    monkeypatch.delenv("HARNESS_KERNELS", raising=False)
+    weight, _ = quantized(generator(), 20, 64, bits=4, group_size=32)
+    layer = CompressedLinear(weight)
+    x = torch.randn(3, 64, generator=generator()).half()
+    assert layer.runs_on == "harness_kernels CUDA"
+    exact = x.double() @ weight.dequantize().double().T
+    assert bool(((layer(x).double() - exact).abs() <= 2.0**-10 * exact.abs() + 1e-4).all())
+    called = []
+    monkeypatch.setattr(weights, "matmul", lambda *given: called.append(given))
+    layer(x.float())  # float32 activations, and those that need gradients, are the reference's
+    layer(x.clone().requires_grad_())
+    pinned = CompressedLinear(weight, kernel="reference")
+    pinned(x)
+    assert pinned.runs_on == choice.REFERENCE
+    assert called == []
+    assert CompressedLinear(quantized(generator(), 8, 64, group_size=24)[0]).runs_on == choice.REFERENCE

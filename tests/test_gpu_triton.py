@@ -32,7 +32,7 @@ for verdict in checks.check(chosen, "cpu", seed=seed):
 @functools.cache
 def interpreted(seed: int) -> dict[str, list[tuple[str, str]]]:
     """(shape, what is wrong) by kernel. In a process of its own: Triton chooses its interpreter when it is imported."""
-    names = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    names = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     command = [sys.executable, "-c", INTERPRETED, str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, env=names)
     assert done.returncode == 0, done.stderr
@@ -57,18 +57,10 @@ def test_other_numbers_give_it_too(name, seed):
     assert [verdict for verdict in interpreted(seed)[name] if verdict[1]] == []
 
 
-@pytest.mark.parametrize(
-    ("architecture", "bits"),
-    [
-        pytest.param(90, 4),
-        *(
-            pytest.param(architecture, bits, marks=pytest.mark.slow)
-            for architecture in (80, 90)
-            for bits in (0, 2, 3, 8)
-        ),
-        pytest.param(80, 4, marks=pytest.mark.slow),
-    ],
-)
+SLOW = [(architecture, bits) for architecture in (80, 90) for bits in (0, 2, 3, 8)] + [(80, 4)]
+
+
+@pytest.mark.parametrize(("architecture", "bits"), [(90, 4), *(pytest.param(*s, marks=pytest.mark.slow) for s in SLOW)])
 def test_the_product_compiles(architecture, bits):
     from harness_kernels.gpu import triton_gemm
 

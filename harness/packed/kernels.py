@@ -39,8 +39,10 @@ def checked(choice: str, field: str) -> Choice:
 def run(weight: PackedWeight, x: Tensor, choice: Choice | None = None) -> Tensor:
     """x (..., n) times the transposed weight, (..., m), by the kernel that `name` names."""
     choice = choice or default()
-    # Kernels have no gradients, work in float32, and know only the CPU; what they do not take the reference does.
+    # Kernels have no gradients and sum in float32; what they do not take the reference does.
     differentiable = x.requires_grad and torch.is_grad_enabled()
+    if _on_gpu(x) and not differentiable and _gpu_kernel(weight, choice, x.dtype):
+        return _gpu().matmul(weight, x)
     usable = x.is_cpu and x.dtype != torch.float64 and not differentiable
     if usable and _has_kernel(weight, choice):
         kernels = _compiled()
@@ -51,8 +53,13 @@ def run(weight: PackedWeight, x: Tensor, choice: Choice | None = None) -> Tensor
 
 
 def name(weight: PackedWeight, choice: Choice | None = None) -> str:
-    """What runs the weight on CPU activations, in words for tables and records."""
+    """What runs the weight on activations that are where it is, in words for tables and records.
+
+    On a GPU those of half precision or bfloat16; the reference multiplies others.
+    """
     choice = choice or default()
+    if _on_gpu(next(iter(weight.tensors().values()))):
+        return _gpu_kernel(weight, choice, torch.float16) or REFERENCE
     if not _has_kernel(weight, choice):
         return REFERENCE
     kernels = _compiled()
@@ -103,3 +110,21 @@ def _compiled() -> ModuleType | None:
     except ImportError:
         return None
     return harness_kernels if harness_kernels.available() else None
+
+
+def _on_gpu(tensor: Tensor) -> bool:
+    return tensor.is_cuda
+
+
+def _gpu_kernel(weight: PackedWeight, choice: Choice, dtype: torch.dtype) -> str | None:
+    """The GPU kernel in words; None where there is none for the weight and activations of that dtype."""
+    return None if choice == "reference" or _gpu() is None else _gpu().name(weight, dtype)
+
+
+@functools.cache
+def _gpu() -> Any:
+    try:
+        from harness_kernels.gpu import weights
+    except ImportError:
+        return None
+    return weights

@@ -72,7 +72,7 @@ class CompressedLinear(nn.Module):
 
     @property
     def runs_on(self) -> str:
-        """The kernel that runs this layer on the CPU, in words."""
+        """The kernel that runs this layer where it is, in words."""
         return kernels.name(self.weight.packed, self.kernel)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness_kernels import reference
-from harness_kernels.gpu.launch import FLOATS, check, launch
+from harness_kernels.gpu.launch import check, check_rows, launch
 from harness_kernels.gpu.registry import LARGE, Case, Kernel, product_case, random_bytes, random_floats, register
 
 MOST_ROWS, WARPS = 8, 8
@@ -36,9 +36,7 @@ def codebook(
     `bias` (n) float16: what `harness.packed.Codebook` stores. Raises ValueError for a wrong device, dtype, shape or
     stride.
     """
-    check(x=(x, FLOATS, None))
-    if x.ndim != 2 or not 1 <= len(x) <= MOST_ROWS:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are 1 to {MOST_ROWS} rows")
+    check_rows(x, MOST_ROWS)
     check(x.device, book=(book, torch.float16, None))
     bits = len(book).bit_length() - 1
     if book.ndim != 2 or len(book) != 1 << bits or not 1 <= bits <= 16 or book.shape[1] not in VECTORS:

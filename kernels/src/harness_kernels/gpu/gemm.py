@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness_kernels.gpu import uniform as few
-from harness_kernels.gpu.launch import interpreted, need_triton
+from harness_kernels.gpu.launch import check_rows, interpreted, need_triton
 from harness_kernels.gpu.registry import Case, Kernel, register
 
 BITS = {"2": 2, "3": 3, "4": 4, "8": 8, "base3": 0}
@@ -41,8 +41,7 @@ def gemm(
     key = "2" if layout == "two_bits" else layout
     if key not in BITS:
         raise ValueError(f"layout: is {layout!r}; accepted are {', '.join(BITS)} and two_bits")
-    if x.ndim != 2:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted is a matrix")
+    check_rows(x)
     rows, m = len(x), len(codes)
     y = x.new_empty(rows, m) if out is None else out
     stored = few.checked(x, codes, scale, zero, key, group_size, group_multiple(), y)

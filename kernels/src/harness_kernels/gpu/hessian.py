@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness_kernels.gpu.launch import FLOATS, check, interpreted, need_triton
+from harness_kernels.gpu.launch import check, check_rows, interpreted, need_triton
 from harness_kernels.gpu.registry import SUMS, Case, Kernel, random_floats, register
 
 BLOCK, BLOCK_ROWS = 128, 64
@@ -19,9 +19,7 @@ def accumulate(hessian: Tensor, x: Tensor, *, keep: float = 1.0, factor: float =
     factor = 2 / (seen + rows). Raises ValueError for a wrong device, dtype, shape or stride, and RuntimeError without
     Triton.
     """
-    check(x=(x, FLOATS, None))
-    if x.ndim != 2:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted is a matrix of rows")
+    check_rows(x)
     rows, n = x.shape
     check(x.device, hessian=(hessian, torch.float32, (n, n)))
     tiles = -(-n // BLOCK)

@@ -104,6 +104,13 @@ def check(device: torch.device | None = None, /, **tensors: tuple[Tensor, Any, t
             raise ValueError(f"{name}: begins at no multiple of {ALIGNMENT} bytes; accepted is an aligned tensor")
 
 
+def check_rows(x: Tensor, most: int | None = None) -> None:
+    """Hold activations to `check`, and to one row and `most` rows. Raises ValueError that names x."""
+    check(x=(x, FLOATS, None))
+    if x.ndim != 2 or (most and not 1 <= len(x) <= most):
+        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are {f'1 to {most} ' if most else ''}rows")
+
+
 def need_cupy() -> Any:
     """CuPy, on a machine with a GPU. Raises RuntimeError otherwise."""
     need_device()

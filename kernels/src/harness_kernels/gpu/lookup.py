@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness_kernels import reference
-from harness_kernels.gpu.launch import FLOATS, check, launch
+from harness_kernels.gpu.launch import check, check_rows, launch
 from harness_kernels.gpu.registry import (
     LARGE,
     Case,
@@ -44,9 +44,7 @@ def lookup(
     one zero in four: one plane of indices, `signs` (tiles, ceil(n / 32), 32), `offset` None. That is what
     `harness.packed.BitPlanes` and `SparseTernary` store. Raises ValueError for a wrong device, dtype, shape or stride.
     """
-    check(x=(x, FLOATS, None))
-    if x.ndim != 2 or not 1 <= len(x) <= MOST_ROWS:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are 1 to {MOST_ROWS} rows")
+    check_rows(x, MOST_ROWS)
     (rows, n), tiles = x.shape, -(-m // TILE)
     if group_size != -1 and (group_size < 1 or group_size % 8):
         raise ValueError(f"group_size: is {group_size}; accepted are multiples of 8, or -1 for the whole row")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness_kernels import reference
-from harness_kernels.gpu.launch import FLOATS, check, launch
+from harness_kernels.gpu.launch import check, check_rows, launch
 from harness_kernels.gpu.registry import LARGE, Case, Kernel, product_case, random_bytes, random_floats, register
 
 MOST_ROWS, WARPS = 8, 8
@@ -19,9 +19,7 @@ def two_of_four(x: Tensor, values: Tensor, index: Tensor, *, out: Tensor | None 
     (m, ceil(values / 4)) uint8, two bits of place each: what `harness.packed.SemiStructured` stores. Raises ValueError
     for a wrong device, dtype, shape or stride.
     """
-    check(x=(x, FLOATS, None))
-    if x.ndim != 2 or not 1 <= len(x) <= MOST_ROWS:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are 1 to {MOST_ROWS} rows")
+    check_rows(x, MOST_ROWS)
     (rows, n), m = x.shape, len(values)
     kept = -(-n // 4) * 2
     index_bytes = -(-kept // 4)

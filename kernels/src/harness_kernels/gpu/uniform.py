@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness_kernels import reference
-from harness_kernels.gpu.launch import FLOATS, check, launch
+from harness_kernels.gpu.launch import check, check_rows, launch
 from harness_kernels.gpu.registry import (
     LARGE,
     Case,
@@ -83,8 +83,7 @@ def _gemv(
     low_rank: tuple[Tensor, Tensor] | None,
     out: Tensor | None,
 ) -> Tensor:
-    if x.ndim != 2 or not 1 <= len(x) <= MOST_ROWS:
-        raise ValueError(f"x: has shape {tuple(x.shape)}; accepted are 1 to {MOST_ROWS} rows")
+    check_rows(x, MOST_ROWS)
     (batch, n), m = x.shape, len(codes)
     y = x.new_empty(batch, m) if out is None else out
     stored = checked(x, codes, scale, zero, layout, group_size, group_multiple(layout), y)
@@ -129,7 +128,6 @@ def checked(
     out: Tensor,
 ) -> Stored:
     """Hold the tensors of a product to each other; ValueError where they do not fit."""
-    check(x=(x, FLOATS, None))
     (rows, n), m = x.shape, len(codes)
     row_bytes = -(-n // 5) if layout == "base3" else -(-n * int(layout) // 8)
     whole = group_size == -1 or group_size >= n
