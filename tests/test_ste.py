@@ -103,7 +103,7 @@ def test_ofq_gives_a_model_of_few_values_and_counts_their_bits():
     stored = train.size(problem, solution)["model_bytes"]
     assert stored < sum(t.nbytes for t in solution.model.state_dict().values()) / 2
     found = oscillation(train.subject(problem, solution))
-    assert set(found.ids) == {
+    assert set(found.extra) == {
         f"blocks.0.{name}" for name in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc1", "mlp.fc2")
     }
 
@@ -181,7 +181,7 @@ def test_ofq_of_two_bits_in_all_stores_the_product_of_queries_and_keys():
     assert "blocks.0.mlp.fc1.rounding.step" in solution.stored
     spent, granted = problem.budget.passes, problem.budget.granted
     assert 0 <= granted.forward - spent.forward < 2 * problem.budget.batch
-    assert "blocks.0.attn" in oscillation(train.subject(problem, solution)).ids
+    assert "blocks.0.attn" in oscillation(train.subject(problem, solution)).extra
 
 
 def test_ofq_refuses_sixteen_bits_and_the_metric_a_method_without_codes():

@@ -9,12 +9,13 @@ from harness.metrics.subject import Subject
 from harness.registry import metric
 from harness.scores import Scores
 
-VERSION = 1
+VERSION = 2
 
 
 @metric(paper="liu2023oscillation")
 def oscillation(subject: Subject) -> Scores:
-    """Of a layer's weights and the last steps, the part in which a code changed against its last change; by layer.
+    """Of a layer's weights and the last steps, the part in which a code changed against its last change: the mean over
+    the layers. One number a model; `extra` has each layer's.
 
     Raises BadInput for a method that does not train codes.
     """
@@ -22,9 +23,10 @@ def oscillation(subject: Subject) -> Scores:
     if not rates:
         raise BadInput("metric oscillation is for methods that train quantized weights; this one gave no rates")
     return Scores(
-        ids=list(rates),
-        values=np.array(list(rates.values())),
+        ids=["layers"],
+        values=np.array([np.mean(list(rates.values()))]),
         signature=f"oscillation|layers:{len(rates)}|v:{VERSION}",
         unit="part of weights a step",
         higher_is_better=False,
+        extra=dict(rates),
     )

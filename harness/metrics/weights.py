@@ -1,4 +1,4 @@
-"""How large the weights of a model are, layer by layer."""
+"""How large the weights of a model are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from harness.metrics.subject import Subject
 from harness.registry import metric
 from harness.scores import Scores
 
-VERSION = 1
+VERSION = 2
 
 
 @metric()
 def weight_norm(subject: Subject, *, norm: Literal["spectral", "max"] = "spectral") -> Scores:
-    """The norm of the weight of each layer in the model's body: its largest singular value, or its largest entry.
+    """The norm of a weight, its largest singular value or its largest entry: the mean over the layers of the body.
 
-    An item is a layer; a convolution is a matrix (outputs, inputs x kernel).
+    One number a model, since its layers are all there are and no sample of any; `extra` has each of them. A convolution
+    is a matrix (outputs, inputs x kernel).
     """
     import torch
 
@@ -29,9 +30,10 @@ def weight_norm(subject: Subject, *, norm: Literal["spectral", "max"] = "spectra
         weights = [weight_of(subject.model, name).flatten(1) for name in layers]
         values = [spectral_norm(one) if norm == "spectral" else float(one.abs().max()) for one in weights]
     return Scores(
-        ids=layers,
-        values=np.array(values),
+        ids=["layers"],
+        values=np.array([np.mean(values)]),
         signature=f"weight_norm|{norm}|layers:{len(layers)}|v:{VERSION}",
         unit="norm",
         higher_is_better=False,
+        extra=dict(zip(layers, values, strict=True)),
     )
