@@ -249,6 +249,30 @@ class TestPuzzle:
         assert set(found.log["blocks"].values()) != {"same"}
         assert made.budget.passes.backward <= made.budget.granted.backward
 
+    def test_scores_of_single_blocks_tell_how_their_assemblies_rank(self):
+        taught = {**TINY, "teacher": {"steps": 60, "batch": 16, "lr": 0.01}}
+        made = problem(taught)
+        blocks = blocks_of(made.teacher)
+        calls = puzzle.teacher_calls(made, blocks, 8)
+        library = {name: variants(block, calls[name], (0.5, 0.1)) for name, block in blocks.items()}
+        scores = puzzle.score_library(made, library, 8)
+        free = [[0] * len(row) for row in scores]
+        spent = made.budget.passes.forward
+        found = puzzle.additivity(made, library, scores, free, 0, 8)
+        assert made.budget.passes.forward == spent
+        assert len(found["sums"]) == len(found["divergences"]) == 20
+        assert found["spearman"] > 0.7
+        # A single stand-in is its own sum: with every other block at a cost, only one place is free to change.
+        costs = [[0] * len(row) if at == 1 else [0, *[1] * (len(row) - 1)] for at, row in enumerate(scores)]
+        alone = puzzle.additivity(made, library, scores, costs, 0, 8, 4)
+        assert alone["divergences"] == pytest.approx(alone["sums"], rel=1e-4, abs=1e-6)
+
+    def test_an_assembly_beyond_the_limit_is_never_taken(self):
+        made = problem(TINY)
+        library = {name: {"same": block} for name, block in blocks_of(made.teacher).items()}
+        found = puzzle.additivity(made, library, [[0.0]] * 4, [[1]] * 4, 3, 8)
+        assert found == {"sums": [], "divergences": [], "spearman": None}
+
     def test_stand_ins_at_full_size_compute_the_same(self):
         made = problem(TINY)
         blocks = blocks_of(made.teacher)

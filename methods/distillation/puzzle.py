@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from harness import BadInput, Claim, Count, Fraction, LanguageDistillProblem, Positive, Solution, Weight, method
@@ -17,6 +19,9 @@ from methods.distillation.teaching import imitate
 
 WIDTHS = (0.75, 0.5, 0.25, 0.1)
 """Of the feed-forward part; a shorter list than the paper's (0.87, 0.75, 0.5, 0.25, 0.2, 0.1)."""
+ASSEMBLIES = 20
+"""Random assemblies by which the additivity of scores is read."""
+TRIES = 50
 Library = dict[str, dict[str, nn.Module]]
 
 
@@ -66,6 +71,7 @@ def puzzle(
     names = {block: list(row)[at] for (block, row), at in zip(library.items(), chosen, strict=True)}
     predicted = sum(row[at] for row, at in zip(scores, chosen, strict=True))
     found.log |= {"blocks": names, "block_steps": steps, "sum_of_scores": predicted, "numbers": size_of(student)}
+    found.log["additivity"] = additivity(problem, library, scores, costs, limit - rest, scored)
     return found
 
 
@@ -118,6 +124,37 @@ def _score(
 ) -> float:
     model.set_submodule(name, block)
     return float(divergences(problem.task.logits(model, inputs), wanted).mean())
+
+
+def additivity(
+    problem: LanguageDistillProblem,
+    library: Library,
+    scores: list[list[float]],
+    costs: list[list[int]],
+    limit: float,
+    windows: int,
+    count: int = ASSEMBLIES,
+) -> dict[str, Any]:
+    """Whether scores of single blocks tell what their combination costs: `sums` and `divergences` of `count` random
+    assemblies within the limit, and their rank correlation (None where it is not defined).
+
+    Read on the windows that the scores were, before any training together; it decides nothing, and its passes are no
+    part of the cost. Assemblies that are too large are drawn anew, `TRIES` times as many in all.
+    """
+    inputs = problem.task.dev.inputs[:windows]
+    found: list[tuple[float, float]] = []
+    with problem.budget.free(), torch.no_grad():
+        wanted = problem.targets(inputs)
+        for _ in range(TRIES * count):
+            chosen = [int(torch.randint(len(row), (), generator=problem.generator)) for row in scores]
+            if len(found) < count and sum(row[at] for row, at in zip(costs, chosen, strict=True)) <= limit:
+                model = assembled(problem.teacher, library, chosen).eval()
+                true = float(divergences(problem.task.logits(model, inputs), wanted).mean())
+                found.append((sum(row[at] for row, at in zip(scores, chosen, strict=True)), true))
+    sums, true = ([pair[at] for pair in found] for at in range(2))
+    defined = len(set(sums)) > 1 and len(set(true)) > 1
+    rank = float(spearmanr(sums, true).statistic) if defined else None
+    return {"sums": sums, "divergences": true, "spearman": rank}
 
 
 def assembled(teacher: nn.Module, library: Library, chosen: list[int]) -> nn.Module:
