@@ -371,9 +371,9 @@ def test_the_ceilings_are_told_before_a_run(tmp_path, monkeypatch):
     events: list[dict] = []
     monkeypatch.setattr(run_module, "execute", lambda trials, **options: (None for _ in trials))
     run_suite(path, ledger=str(tmp_path / "ledger.db"), on_event=events.append)
-    assert [event["event"] for event in events][:3] == ["plan", "machine", "start"]
-    assert events[0]["jobs"] == 1
-    (line,) = events[1]["lines"]
+    assert [event["event"] for event in events][:3] == ["machine", "plan", "start"]
+    assert events[1]["jobs"] == 1
+    (line,) = events[0]["lines"]
     assert line.startswith("1 thread: reads ")
 
 

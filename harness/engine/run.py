@@ -126,13 +126,14 @@ class _Run:
 
     def all(self) -> RunResult:
         pending = self._pending()
+        preamble = getattr(track_module(self.plan.suite.track), "preamble", None)
+        if pending and preamble:
+            self.tell({"event": "machine", "lines": preamble([cell.spec for cell in self.plan.cells])})
         self.tell(
             {"event": "plan", "suite": self.plan.suite.name, "planned": len(self.plan), "cached": self.cached,
              "failed": self.failed, "pending": len(pending), "jobs": self.jobs, "threads": self.threads}
         )  # fmt: skip
         if pending:
-            if preamble := getattr(track_module(self.plan.suite.track), "preamble", None):
-                self.tell({"event": "machine", "lines": preamble([cell.spec for cell in self.plan.cells])})
             try:
                 self._work(pending)
             finally:

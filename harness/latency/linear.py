@@ -66,8 +66,14 @@ def contender(shapes: list[tuple[int, int]], make: Make, inputs: dict[int, Tenso
 
 
 def inputs_of(shapes: list[tuple[int, int]], rows: int, device: str, generator: torch.Generator) -> dict[int, Tensor]:
-    """An input for each width, (rows, n) float32."""
-    return {n: torch.randn(rows, n, generator=generator).to(device) for n in dict.fromkeys(n for _, n in shapes)}
+    """An input for each width, (rows, n) of the `activations` of the device."""
+    widths = dict.fromkeys(n for _, n in shapes)
+    return {n: torch.randn(rows, n, generator=generator).to(device, activations(device)) for n in widths}
+
+
+def activations(device: str) -> torch.dtype:
+    """What the device's kernels multiply by: float32 on a CPU, bfloat16 on a GPU."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def copied(layer: CompressedLinear) -> CompressedLinear:

@@ -1,7 +1,8 @@
 """A causal language model whose layers are stored in a format, timed: its first token, and every one after it.
 
 The model is put together block by block from random weights in that format; nothing of it is ever there in float32 but
-its norms. Embeddings and head are kept in bfloat16, as checkpoints store them.
+its norms. Embeddings and head are kept in bfloat16, as checkpoints store them. Activations are float32 on a CPU and
+bfloat16 on a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.latency import weights
+from harness.latency.linear import activations
 from harness.latency.rounds import Phases, Timer, wall_seconds
 from harness.latency.shapes import skeleton
 from harness.packed import CompressedLinear, Dense
@@ -58,8 +60,8 @@ def build(name: str, layers: int | None, make: Make, generator: torch.Generator,
         raise BadInput(f"problem: model={name!r} is not accepted; it takes a causal language model")
     for block in family.block_names(model):
         for path, layer in _layers(model.get_submodule(block), block):
-            _replace(model, path, _with_bias(make(*view_shape(layer)), layer))
-    _fill(model, generator)
+            _replace(model, path, _with_bias(make(*view_shape(layer)).to(device), layer, activations(device)))
+    _fill(model, generator, activations(device))
     return model.to(device).eval()
 
 
@@ -69,9 +71,9 @@ def _layers(block: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     return [(f"{name}.{path}", block.get_submodule(path)) for path in layer_names(block)]
 
 
-def _with_bias(made: CompressedLinear, layer: Any) -> CompressedLinear:
+def _with_bias(made: CompressedLinear, layer: Any, dtype: torch.dtype) -> CompressedLinear:
     if getattr(layer, "bias", None) is not None:
-        made.bias = nn.Parameter(torch.zeros(made.out_features), requires_grad=False)
+        made.bias = nn.Parameter(torch.zeros(made.out_features, dtype=dtype), requires_grad=False)
     return made
 
 
@@ -80,19 +82,19 @@ def _replace(model: nn.Module, path: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _fill(model: Any, generator: torch.Generator) -> None:
-    """Embeddings and head in bfloat16, one tensor where they are tied; norms and biases in float32."""
+def _fill(model: Any, generator: torch.Generator, dtype: torch.dtype) -> None:
+    """Embeddings and head in bfloat16, one tensor where they are tied; norms and activations in `dtype`."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
     stored = Dense(_drawn(head.weight.shape, generator))
     table = stored.weight if tied else _drawn(embedding.weight.shape, generator)
-    _replace(model, _path(model, head), _with_bias(CompressedLinear(stored, kernel="fastest"), head))
+    _replace(model, _path(model, head), _with_bias(CompressedLinear(stored, kernel="fastest"), head, dtype))
     embedding.weight = nn.Parameter(table, requires_grad=False)
-    embedding.register_forward_hook(lambda module, args, output: output.float())
+    embedding.register_forward_hook(lambda module, args, output: output.to(dtype))
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and parameter.is_meta:
-                module._parameters[name] = nn.Parameter(torch.ones(parameter.shape), requires_grad=False)
+                module._parameters[name] = nn.Parameter(torch.ones(parameter.shape, dtype=dtype), requires_grad=False)
 
 
 def _drawn(shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -48,7 +48,7 @@ def measure(problem: LatencyProblem, make: Make) -> Solution:
         method, baseline = (Metered(turn, fields["device"]) for turn in (pair.method, pair.baseline))
         rounds = interleave(method, baseline, lambda: ceilings.bandwidth(found), rounds=fields["rounds"])
     limit = linear.least_seconds(pair.stored, pair.operations, rounds.bandwidth, found.rate)
-    names = tuple(dict.fromkeys(_kernel(layer) for layer in pair.layers))
+    names = tuple(dict.fromkeys(layer.runs_on for layer in pair.layers))
     timing = Timing(rounds, pair.phase, fields["rows"], limit, problem.signature, pair.memory, names)
     log = {
         "rounds": plain(rounds),
@@ -122,11 +122,6 @@ def _alone(
     if fields["device"].startswith("cuda"):
         return decoding, (device_peak() or 0.0) - on_device
     return decoding, peak() - before if known else None
-
-
-def _kernel(layer: Any) -> str:
-    """What runs a layer where it is."""
-    return layer.runs_on
 
 
 def remarks(log: Mapping[str, Any]) -> tuple[list[str], list[str]]:
