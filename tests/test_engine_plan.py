@@ -47,6 +47,19 @@ def test_a_point_written_twice_is_one(toy: Toy) -> None:
     ]  # fmt: skip
 
 
+def test_a_point_that_tuning_would_make_two_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a suite sets is not tuned, so these two would be different results under one hash."""
+    from harness import registry
+
+    methods = '[shift, "shift(by=1)"]'
+    entry = registry.get("shift")
+    monkeypatch.setitem(registry._entries, entry.key, dataclasses.replace(entry, tune={"by": (1, 2)}))
+    assert len(plan(toy.write(methods=methods, seeds="1"))) == 1
+    with pytest.raises(BadInput, match=r"toys.yaml:7: shift\(by=1\) has the parameters of shift and would be"):
+        plan(toy.write(methods=methods, problem="{size: 4, tuning: 2}"))
+    assert len(plan(toy.write(methods='[shift, "shift(by=2)"]', problem="{size: 4, tuning: 2}", seeds="1"))) == 2
+
+
 def test_the_hash_is_stable() -> None:
     """Across processes, versions of Python and releases: a ledger is kept for years."""
     assert TRIAL.hash == "aeb60ac912b38b3938adf591049f6c6765f3115d48403e91c964ac445aed3806"
@@ -124,13 +137,13 @@ def test_seeds_limit_and_model_take_the_suites_place(toy: Toy) -> None:
 BAD = {
     "unknown method": ({"methods": "[nois]"}, {}, "toys.yaml:8: unknown method 'nois'; did you mean noise?"),
     "unknown parameter": (
-        {"methods": '[noise, "shift(bye=2)"]'}, {}, "toys.yaml:8: shift has no parameter 'bye'; did you mean by?",
+        {"methods": '[noise, "shift(bye=2)"]'}, {}, "toys.yaml:7: shift has no parameter 'bye'; did you mean by?",
     ),
     "parameter in words": (
-        {"methods": '["shift(by=four)"]'}, {}, "toys.yaml:8: shift: by='four' is not accepted; it takes an integer",
+        {"methods": '["shift(by=four)"]'}, {}, "toys.yaml:7: shift: by='four' is not accepted; it takes an integer",
     ),
     "empty grid": (
-        {"methods": '["shift(by=[])"]'}, {}, "toys.yaml:8: shift: by=[] is an empty grid; it takes at least one value",
+        {"methods": '["shift(by=[])"]'}, {}, "toys.yaml:7: shift: by=[] is an empty grid; it takes at least one value",
     ),
     "not one of": (
         {"methods": '["trouble(kind=dance)"]'}, {},

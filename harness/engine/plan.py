@@ -200,10 +200,23 @@ def suite_points(suite: Suite) -> tuple[Point, ...]:
                 params = complete(given, entry.params)
                 point = Point(entry.name, entry.version, given, params)
                 # A point reached twice (a default spelled out) is one point.
-                found.setdefault(canonical([entry.name, params]), point)
+                _require_same_tuning(suite, entry, found.setdefault(canonical([entry.name, params]), point), point)
                 if len(found) > MAX_POINTS:
                     raise BadInput(f"{entry.name}: the grid has more than {MAX_POINTS} points; give fewer values")
     return tuple(found.values())
+
+
+def _require_same_tuning(suite: Suite, entry: Entry, one: Point, other: Point) -> None:
+    """BadInput where two expressions are one point but tuning would vary a parameter of one of them only: what a suite
+    sets is not tuned, and what is set or not is no part of a trial's identity."""
+    from harness.engine.tuning import FACTORS
+
+    differing = sorted((set(one.given) ^ set(other.given)) & {*FACTORS, *entry.tune})
+    if differing and any(problem.spec.get("tuning") for problem in suite.problems()):
+        raise BadInput(
+            f"{other} has the parameters of {one} and would be one trial with it, though tuning varies {differing[0]} "
+            f"for only one of them; give {differing[0]} another value than its default, or leave one of them out"
+        )
 
 
 def _method(suite: Suite, expression: Expression) -> Entry:

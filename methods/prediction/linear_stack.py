@@ -8,8 +8,12 @@ from harness import BadInput, Predictor, PredictProblem, Weight, method
 
 
 @method(track="predict", paper="breiman1996stacked", tune={"ridge": (0.0, 0.1, 1.0, 10.0, 100.0)})
-def linear_stack(problem: PredictProblem, *, ridge: Weight = 0.0) -> Predictor:
-    """Least squares on the base predictions, with an intercept; `ridge` is the penalty on standardised columns."""
+def linear_stack(problem: PredictProblem, *, ridge: Weight = 1.0) -> Predictor:
+    """Regression on the base predictions, with an intercept; `ridge` is the penalty on standardised columns.
+
+    Without a penalty it is least squares. The default is that of scikit-learn's `Ridge`: where a suite tunes, it is the
+    first of several that are tried.
+    """
     if problem.levels:
         raise BadInput("linear_stack predicts the mean; it takes a problem with `bases: mean`")
     z = problem.train.base[:, :, 0]
