@@ -25,7 +25,9 @@ def forgetting(subject: Subject, *, of: Literal["loss", "accuracy"] = "loss", at
 
     With `at`, not of the model as it ended but where it was equally good at the target for every method: where the
     target's dev loss had first fallen by this part of what it was. Between two evaluations of the training, scores are
-    interpolated. Fails the trial when the dev loss never fell so far.
+    interpolated. Where the dev loss never fell so far there is nothing to read, and the trial fails with both figures:
+    a mean over the seeds that got there would be one over the easier seeds. A suite's `at` is therefore one that all
+    of its methods reach on dev.
     """
     before = subject.extra.get("before")
     if not before or "source" not in subject.tasks:
