@@ -19,6 +19,7 @@ TRACKS = {
     },
     "policy": {"problem": "{env: grid, updates: 2}", "methods": "[reinforce]", "metrics": "[episode_return]"},
     "predict": {"problem": "{dataset: diabetes}", "methods": "[average]", "metrics": "[pinball_loss]"},
+    "latency": {"models": "[96x128]", "methods": "[floating]", "metrics": "[product_time]", "baseline": "floating"},
 }
 
 
@@ -53,6 +54,11 @@ bad("an unknown environment", "policy", "unknown environment 'gird'", problem="{
 bad("a method for another environment", "policy", "takes the environment reasoning", methods="[grpo]")
 bad("quantiles that do not rise", "predict", "levels=[0.9, 0.1]", problem="{dataset: diabetes, levels: [0.9, 0.1]}")
 bad("a metric of another track", "predict", "episode_return is for problems of the policy", metrics="[episode_return]")
+bad("more threads than there are cores", "latency", "threads=4096 is not accepted", problem="{threads: 4096}")
+bad("no threads", "latency", "threads=0 is not accepted; it takes a number from 1", problem="{threads: 0}")
+bad("an unknown shape", "latency", "model='lama-7b' is not accepted", "llama-7b", models="[lama-7b]")
+bad("decoding with one product", "latency", "takes a language model", problem="{measure: token}")
+bad("a baseline that is not in the suite", "latency", "low_rank is 0 of the suite's methods", baseline="low_rank")
 
 
 def two_shapes(place: Place) -> list[str]:

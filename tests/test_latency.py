@@ -433,3 +433,20 @@ def test_show_names_the_kernel_of_what_a_method_stores():
         assert any(line.startswith(f"{kind}: ") for line in formats), formats
     shown = CliRunner().invoke(main, ["show", "adamw", "--json"])
     assert "kernels" not in json.loads(shown.stdout) or not json.loads(shown.stdout)["kernels"]
+
+
+@pytest.mark.parametrize("kernel", ["fastest", "int8", "reference"])
+def test_activations_on_another_device_are_refused(kernel):
+    layer = CompressedLinear(_uniform(), kernel=kernel)
+    with pytest.raises(BadInput, match="x: is on device meta; accepted is cpu, where the packed weight is"):
+        layer(torch.ones(1, 128, device="meta"))
+    with pytest.raises(BadInput, match="x: is on device cpu; accepted is meta, where the packed weight is"):
+        layer.to("meta")(torch.ones(1, 128))
+
+
+@pytest.mark.parametrize("kernel", ["fastest", "int8", "reference"])
+def test_activations_that_are_not_contiguous_give_the_same(kernel):
+    layer = CompressedLinear(_uniform(), kernel=kernel)
+    x = torch.randn(128, 6, generator=torch.Generator().manual_seed(0)).T[::2]
+    assert not x.is_contiguous()
+    assert torch.equal(layer(x), layer(x.contiguous()))

@@ -41,6 +41,8 @@ def run(weight: PackedWeight, x: Tensor, choice: Choice | None = None) -> Tensor
     choice = choice or default()
     # Kernels have no gradients and sum in float32; what they do not take the reference does.
     differentiable = x.requires_grad and torch.is_grad_enabled()
+    if not x.is_cpu:
+        _require_same_device(weight, x)
     if _on_gpu(x) and not differentiable and _gpu_kernel(weight, choice, x.dtype):
         return _gpu().matmul(weight, x)
     usable = x.is_cpu and x.dtype != torch.float64 and not differentiable
@@ -49,7 +51,15 @@ def run(weight: PackedWeight, x: Tensor, choice: Choice | None = None) -> Tensor
         assert kernels is not None
         kernels.set_threads(torch.get_num_threads())
         return kernels.matmul(weight, x, activations="int8" if choice == "int8" else "float")
+    _require_same_device(weight, x)
     return weight.matmul(x)
+
+
+def _require_same_device(weight: PackedWeight, x: Tensor) -> None:
+    """BadInput for activations that are not where the weight is. A CPU kernel has looked already."""
+    device = next(iter(weight.tensors().values())).device
+    if x.device != device:
+        raise BadInput(f"x: is on device {x.device}; accepted is {device}, where the packed weight is")
 
 
 def name(weight: PackedWeight, choice: Choice | None = None) -> str:
