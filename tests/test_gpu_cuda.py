@@ -395,3 +395,16 @@ def test_a_layer_on_a_gpu_runs_them(emulation, monkeypatch):
     assert pinned.runs_on == choice.REFERENCE
     assert called == []
     assert CompressedLinear(quantized(generator(), 8, 64, group_size=24)[0]).runs_on == choice.REFERENCE
+
+
+@pytest.mark.parametrize("layout", list(uniform.TILES))
+@pytest.mark.parametrize("groups", [1, 64, weights.MOST_GROUPS])
+def test_a_block_fits_on_every_gpu(layout, groups):
+    for batch in range(1, uniform.MOST_ROWS + 1):
+        warps, shared = uniform.block(layout, batch, 1 << 16, groups)
+        assert 1 <= warps <= uniform.WARPS
+        assert shared <= 99 << 10
+        # The warps' sums take the place of the tiles.
+        assert shared >= warps * 16 * 8 * 4
+    with pytest.raises(ValueError, match="scale: has 2000 groups"):
+        uniform.block(layout, 8, 1 << 16, 2000)

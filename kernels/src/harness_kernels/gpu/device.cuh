@@ -82,11 +82,11 @@ __device__ inline float warp_sum(float x) {
     return x;
 }
 
-// `count` codes of `bits` bits follow each other from the first byte on, least significant bit first.
-__device__ inline u32 code_at(const u8* packed, long long index, int bits) {
-    const long long bit = index * bits;
+// Number `index` of the codes of `bits` bits that follow each other from the first byte on, least significant bit first.
+__device__ inline u32 code_at(const u8* packed, u64 index, u32 bits) {
+    const u64 bit = index * bits;
     const u8* at = packed + bit / 8;
-    const int shift = static_cast<int>(bit % 8);
+    const u32 shift = bit % 8;
     u32 word = at[0];
     if (shift + bits > 8) word |= static_cast<u32>(at[1]) << 8;
     return word >> shift & ((1u << bits) - 1);

@@ -16,7 +16,7 @@ struct Problem {
     const u16* scale;   // (tiles, groups, scale_planes, 32)
     const u16* offset;  // (tiles, groups, 32), or null
     u16* y;             // (batch, m)
-    int m, n, planes, scale_planes, group_size, groups, span;
+    int m, n, planes, scale_planes, group_bytes, groups, span;
 };
 
 // Where the parts of a chunk are in its stage: `span` groups at most meet in a chunk.
@@ -40,8 +40,8 @@ __device__ inline void fetch(const Problem& p, const Layout& layout, u8* stage, 
     const int column = chunk * kChunk;
     if (column < p.n) {
         const int columns = p.n - column < kChunk ? p.n - column : kChunk;
-        const int group = column / p.group_size, groups = (column + columns - 1) / p.group_size - group + 1;
         const int row_bytes = (p.n + 7) / 8, bytes = (columns + 7) / 8, step = p.planes * kTile;
+        const int group = column / 8 / p.group_bytes, groups = (column / 8 + bytes - 1) / p.group_bytes - group + 1;
         copy_run(stage, p.codes, (tile * row_bytes + chunk * kBytes) * step, bytes * step, lane);
         if (p.signs) {
             const int words = (p.n + 31) / 32;
@@ -84,9 +84,14 @@ __device__ void look_up(const Problem& p, const Layout& layout, const u8* stage,
                         float sums[batch]) {
     const u16* scales = reinterpret_cast<const u16*>(stage + layout.scale);
     const u16* offsets = reinterpret_cast<const u16*>(stage + layout.offset);
-    const int first_group = column / p.group_size;
-    for (int byte = 0; byte < kBytes && column + 8 * byte < p.n; ++byte) {
-        const int group = (column + 8 * byte) / p.group_size - first_group;
+    // Groups are whole bytes; they are counted, not divided out, but for once a chunk.
+    int group = 0, left = p.group_bytes - column / 8 % p.group_bytes;
+    const int bytes = p.n - column < kChunk ? (p.n - column + 7) / 8 : kBytes;
+    for (int byte = 0; byte < bytes; ++byte, --left) {
+        if (left == 0) {
+            ++group;
+            left = p.group_bytes;
+        }
         const float* table = tables + 2 * byte * 16;
         for (int plane = 0; plane < p.planes; ++plane) {
             const int code = stage[(byte * p.planes + plane) * kTile + lane], low = code & 15, high = code >> 4;
@@ -151,8 +156,8 @@ __device__ void gemv(const Problem& p) {
 
 #define LOOKUP(name, batch)                                                                                          \
     KERNEL(name)(const u16* x, const u8* codes, const u8* signs, const u16* scale, const u16* offset, u16* y, int m, \
-                 int n, int planes, int scale_planes, int group_size, int groups, int span) {                        \
-        gemv<batch>({x, codes, signs, scale, offset, y, m, n, planes, scale_planes, group_size, groups, span});      \
+                 int n, int planes, int scale_planes, int group_bytes, int groups, int span) {                       \
+        gemv<batch>({x, codes, signs, scale, offset, y, m, n, planes, scale_planes, group_bytes, groups, span});     \
     }
 
 LOOKUP(lookup_1, 1)

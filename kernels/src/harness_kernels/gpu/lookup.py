@@ -69,7 +69,7 @@ def lookup(
     )
     of_warp = STAGES * stage + batch * CHUNK // 4 * 64
     warps = max(1, min(8, -(-n // CHUNK), SHARED // of_warp))
-    numbers = [m, n, planes, scale_planes, size, groups, span]
+    numbers = [m, n, planes, scale_planes, -(-size // 8), groups, span]
     launch(
         "lookup.cu",
         f"lookup_{batch}",

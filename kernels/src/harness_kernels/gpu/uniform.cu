@@ -90,7 +90,8 @@ struct Problem {
     const void* factor;    // (m, rank) of factor_kind: 0 half precision, 1 bfloat16, 2 float32; or null
     const float* thin;     // (batch, rank): the activations times the other factor
     u16* y;                // (batch, m)
-    int batch, m, n, row_bytes, group_size, groups, one_scale, zero_kind, zero_bits, zero_constant, rank, factor_kind;
+    // group_steps: steps of four lanes' columns in a group.
+    int batch, m, n, row_bytes, group_steps, groups, one_scale, zero_kind, zero_bits, zero_constant, rank, factor_kind;
 };
 
 template <class Format>
@@ -170,21 +171,23 @@ struct Sums {
 };
 
 template <class Format>
-__device__ void multiply(const Problem& p, const u8* tile, int column, const u16* scales, const u16* zeros, Sums& sums) {
-    constexpr int step_columns = 4 * Format::columns;
+__device__ void multiply(const Problem& p, const u8* stage, int tile, const u16* scales, const u16* zeros, Sums& sums) {
+    constexpr int step_columns = 4 * Format::columns, tile_steps = Format::tile_columns / step_columns;
     const int lane = threadIdx.x % kWarp, row = lane / 4;
-    const u8* rows = tile + row * Format::pitch;
-    const u16* x = reinterpret_cast<const u16*>(tile + kRows * Format::pitch + row * Tile<Format>::x_pitch);
-    int group = column / p.group_size;
+    const u8* rows = stage + row * Format::pitch;
+    const u16* x = reinterpret_cast<const u16*>(stage + kRows * Format::pitch + row * Tile<Format>::x_pitch);
+    // Groups are whole steps; they are counted, not divided out, but for once a tile.
+    const int first = tile * tile_steps, all = (p.n + step_columns - 1) / step_columns;
+    const int steps = all - first < tile_steps ? all - first : tile_steps;
+    int at = first / p.group_steps * kRows, left = p.group_steps - first % p.group_steps;
 #pragma unroll 4
-    for (int step = 0; step < Format::tile_columns / step_columns; ++step) {
-        const int unit = step * 4 + lane % 4;
-        if (column + step * step_columns >= p.n) break;
-        const int now = (column + step * step_columns) / p.group_size;
-        if (now != group) {
-            sums.end_group(scales + group * kRows, zeros + group * kRows, row);
-            group = now;
+    for (int step = 0; step < steps; ++step, --left) {
+        if (left == 0) {
+            sums.end_group(scales + at, zeros + at, row);
+            at += kRows;
+            left = p.group_steps;
         }
+        const int unit = step * 4 + lane % 4;
         u32 upper[Format::pairs], lower[Format::pairs], right[Format::pairs];
         Format::weights(rows, unit, upper);
         Format::weights(rows + 8 * Format::pitch, unit, lower);
@@ -198,7 +201,7 @@ __device__ void multiply(const Problem& p, const u8* tile, int column, const u16
             multiply_tile(sums.ones, kOne, kOne, kOne, kOne, right[i], right[i + 1]);
         }
     }
-    sums.end_group(scales + group * kRows, zeros + group * kRows, row);
+    sums.end_group(scales + at, zeros + at, row);
 }
 
 template <class Format>
@@ -221,7 +224,7 @@ __device__ void gemv(const Problem& p) {
         fetch<Format>(p, stages + (turn + ahead) % kStages * tile_bytes, first_row, tile + ahead * warps, lane);
         wait_copies<kStages - 1>();
         __syncwarp();
-        multiply<Format>(p, stages + turn % kStages * tile_bytes, tile * Format::tile_columns, scales, zeros, sums);
+        multiply<Format>(p, stages + turn % kStages * tile_bytes, tile, scales, zeros, sums);
         __syncwarp();
     }
     wait_copies<0>();
@@ -246,9 +249,9 @@ __device__ void gemv(const Problem& p) {
 
 #define GEMV(name, ...)                                                                                              \
     KERNEL(name)(const u16* x, const u8* codes, const u16* scale, const void* zero, const void* factor,              \
-                 const float* thin, u16* y, int batch, int m, int n, int row_bytes, int group_size, int groups,      \
+                 const float* thin, u16* y, int batch, int m, int n, int row_bytes, int group_steps, int groups,     \
                  int one_scale, int zero_kind, int zero_bits, int zero_constant, int rank, int factor_kind) {        \
-        gemv<__VA_ARGS__>({x, codes, scale, zero, factor, thin, y, batch, m, n, row_bytes, group_size, groups,       \
+        gemv<__VA_ARGS__>({x, codes, scale, zero, factor, thin, y, batch, m, n, row_bytes, group_steps, groups,      \
                            one_scale, zero_kind, zero_bits, zero_constant, rank, factor_kind});                      \
     }
 

@@ -25,6 +25,8 @@ from harness_kernels.gpu.registry import (
 MOST_ROWS = 8
 """Rows of activations that one product of the tensor cores has room for."""
 WARPS, STAGES, ROWS = 8, 3, 16
+SHARED = 99 << 10
+"""Bytes of shared memory that a block may have on every GPU from sm_80 on."""
 TILES = {"2": (256, 80), "3": (128, 48), "4": (128, 80), "8": (64, 80), "base3": (320, 80)}
 """By format the columns of a tile and the bytes from one of its rows to the next; as in uniform.cu."""
 KERNELS = {"2": "codes_of_2", "3": "codes_of_3", "4": "codes_of_4", "8": "codes_of_8", "base3": "base3"}
@@ -88,22 +90,35 @@ def _gemv(
     y = x.new_empty(batch, m) if out is None else out
     stored = checked(x, codes, scale, zero, layout, group_size, group_multiple(layout), y)
     factor, thin = thin_product(x, m, low_rank)
-    numbers = [batch, m, n, stored.row_bytes, stored.group_size, stored.groups, int(stored.one_scale)]
+    group_steps = -(-stored.group_size // group_multiple(layout))
+    numbers = [batch, m, n, stored.row_bytes, group_steps, stored.groups, int(stored.one_scale)]
     numbers += [stored.zero_kind, bits, zero_constant, 0 if factor is None else factor.shape[1]]
     numbers += [0 if factor is None else FACTORS[factor.dtype]]
-    columns, pitch = TILES[layout]
-    tile = ROWS * pitch + batch * (2 * columns + 64)
-    warps = max(1, min(WARPS, -(-n // columns)))
+    warps, shared = block(layout, batch, n, stored.groups)
     launch(
         "uniform.cu",
         KERNELS[layout],
         (-(-m // ROWS), 1),
         32 * warps,
         [x, codes, scale, zero, factor, thin, y, *numbers],
-        shared=warps * STAGES * tile + 4 * ROWS * stored.groups,
+        shared=shared,
         bfloat=x.dtype == torch.bfloat16,
     )
     return y
+
+
+def block(layout: str, batch: int, n: int, groups: int) -> tuple[int, int]:
+    """(warps, bytes of shared memory) of a block: as many warps as have tiles and room beside the scales.
+
+    Raises ValueError where the scales alone leave no room.
+    """
+    columns, pitch = TILES[layout]
+    of_warp = STAGES * (ROWS * pitch + batch * (2 * columns + 64))
+    scales = 4 * ROWS * groups
+    warps = min(WARPS, -(-n // columns), (SHARED - scales) // of_warp)
+    if warps < 1:
+        raise ValueError(f"scale: has {groups} groups; accepted are at most {(SHARED - of_warp) // (4 * ROWS)}")
+    return warps, warps * of_warp + scales
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from harness_kernels.gpu.launch import FLOATS
 FEW = uniform.MOST_ROWS
 """Rows of activations that the products of stored codes take; with more, tiles are decoded into a matrix product."""
 
+MOST_GROUPS = 1024
+"""Of a row, whose scales and zero points are in shared memory beside the tiles."""
+
 
 def name(weight: Any, dtype: torch.dtype) -> str | None:
     """What `matmul` runs this weight with for a few activations of that dtype, in words; None if it has no kernel.
@@ -61,7 +64,8 @@ def _takes(weight: Any) -> bool:
         return all(part.kind in _KERNELS and _takes(part) for part in weight.parts)
     if kind in ("uniform", "ternary"):
         layout = _layout(weight)
-        return layout in uniform.KERNELS and _whole_groups(weight, uniform.group_multiple(layout))
+        fits = layout in uniform.KERNELS and _whole_groups(weight, uniform.group_multiple(layout))
+        return fits and weight.groups <= MOST_GROUPS
     if kind == "semi_structured":
         return (weight.keep, weight.group) == (2, 4) and weight.values.dtype == torch.float16
     if kind == "codebook":
