@@ -90,7 +90,10 @@ def test_a_kernel_that_writes_nothing_fails_with_a_line_for_each_shape():
 
 BARE = """
 import sys
-for missing in ("sqlalchemy", "pydantic", "pandas", "transformers", "scipy", "yaml", "lm_eval", "cupy", "pyarrow"):
+for missing in (
+    "sqlalchemy", "pydantic", "pandas", "transformers", "scipy", "yaml", "lm_eval", "cupy", "pyarrow", "psutil",
+    "tokenizers", "filelock", "jinja2", "matplotlib", "sklearn", "statsmodels", "huggingface_hub", "PIL",
+):
     sys.modules[missing] = None
 from harness.cli import main
 main(["kernels", *sys.argv[1:]])
@@ -101,6 +104,14 @@ def test_a_bare_machine_is_enough():
     done = fresh("-c", BARE, "list")
     assert done.returncode == 0, done.stderr
     assert "gemv 4 bits" in done.stdout
+
+
+@needs_compiler
+def test_cuda_sources_are_checked_there_without_triton_or_the_compiled_kernels():
+    code = BARE.replace('"cupy"', '"cupy", "triton", "harness_kernels._native"')
+    done = fresh("-c", code, "check", "--device", "cpu", "--only", "dfloat11")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3 of 3 checks of 1 kernels hold\n"
 
 
 @pytest.mark.parametrize("module", ["harness_kernels", "torch"])

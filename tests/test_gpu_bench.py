@@ -123,6 +123,7 @@ def test_calls_are_captured_where_they_can_be(monkeypatch):
 
 
 def test_the_command_prints_a_table_and_json(no_gpu, monkeypatch):
+    monkeypatch.setattr(launch, "need_device", lambda: None)
     monkeypatch.setattr(launch, "need_cupy", lambda: None)
     monkeypatch.setattr(launch, "need_triton", lambda family: None)
     monkeypatch.setattr(command, "_chosen", lambda only: no_gpu)

@@ -61,7 +61,7 @@ def check(device: str, seed: int, only: str | None, as_json: bool) -> int:
     Exit status 0 if all hold, 1 with a line for each that does not.
     """
     chosen = _chosen(only)
-    with _ready(device):
+    with _ready(device, chosen):
         checks = _module("checks")
         verdicts = []
         for verdict in checks.check(chosen, device, seed=seed):
@@ -85,7 +85,7 @@ def check(device: str, seed: int, only: str | None, as_json: bool) -> int:
 def bench(rounds: int, only: str | None, as_json: bool) -> None:
     """Time each kernel beside its peers, and beside the copy and the matrix product of the same rounds."""
     chosen = _chosen(only)
-    with _ready("cuda"):
+    with _ready("cuda", chosen):
         rows: list[Row] = []
         for row in _module("bench").measure(chosen, rounds=rounds):
             rows.append(row)
@@ -118,21 +118,27 @@ def _chosen(only: str | None) -> Sequence[Kernel]:
     return chosen
 
 
-def _ready(device: str) -> contextlib.AbstractContextManager[None]:
-    """Within it the kernels run on that device; BadInput says in one line what is not there."""
+def _ready(device: str, chosen: Sequence[Kernel]) -> contextlib.AbstractContextManager[None]:
+    """Within it the kernels run on that device; BadInput says in one line what they lack there."""
+    languages = {kernel.language for kernel in chosen}
     try:
         if device == "cuda":
-            _module("launch").need_cupy()
-            _module("launch").need_triton("gemm")
-            return contextlib.nullcontext()
-        if os.environ.get("TRITON_INTERPRET") != "1" and "triton" in sys.modules:
+            _module("launch").need_device()
+        elif os.environ.get("TRITON_INTERPRET") != "1" and sys.modules.get("triton"):
             raise BadInput("TRITON_INTERPRET: is not set, and triton is loaded already; accepted is 1")
-        os.environ["TRITON_INTERPRET"] = "1"
-        _module("launch").need_triton("gemm")
-        _module("emulate").need_compiler()
+        else:
+            os.environ["TRITON_INTERPRET"] = "1"
+        if "Triton" in languages:
+            _module("launch").need_triton("gemm")
+        if device == "cuda":
+            if "CUDA" in languages:
+                _module("launch").need_cupy()
+            return contextlib.nullcontext()
+        emulate = _module("emulate")
+        emulate.need_compiler()
     except RuntimeError as error:
         raise BadInput(str(error)) from error
-    emulation: contextlib.AbstractContextManager[None] = _module("emulate").emulation()
+    emulation: contextlib.AbstractContextManager[None] = emulate.emulation()
     return emulation
 
 
