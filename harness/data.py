@@ -277,7 +277,10 @@ def _from_hub(source: Source) -> pa.Table:
     place = f"{source.id}/{source.config}/{source.split}.parquet"
     where = f"the mirror ($HARNESS_DATA/{place})" if _mirror() else "a mirror (HARNESS_DATA is not set)"
     if source.id.partition("/")[0] in ("local", "uci"):
-        raise BadInput(f"dataset {source.title} is not at hand: looked in {where}; the Hub has none of that name")
+        raise BadInput(
+            f"dataset {source.title} is not at hand: looked in {where}; the Hub has none of that name: "
+            f"set HARNESS_DATA to a mirror that has {place}"
+        )
     advice = f"get it with: hf download --repo-type dataset {source.id}; or set HARNESS_DATA to a mirror's folder"
     try:
         return _load_hub(source)
