@@ -1,4 +1,4 @@
-"""What this machine can do at most: the fastest of several ways to read memory, and the rate of float32 products."""
+"""What this machine can do at most: the fastest of several ways to read memory, and the rate of matrix products."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Read = Callable[[Tensor], object]
 
 @dataclass(frozen=True)
 class Ceilings:
-    """`bandwidth` in bytes per second by the fastest reader, which `reader` names; `rate` in float32 operations per
-    second (a multiplication and an addition are two) of a large matrix product. The rate of int8 operations is not
-    measured: torch has no fast product to measure it by."""
+    """`bandwidth` in bytes per second by the fastest reader, which `reader` names; `rate` in operations per second (a
+    multiplication and an addition are two) of a large product of matrices of the device's `activations`. The rate of
+    int8 operations is not measured: torch has no fast product to measure it by."""
 
     device: str
     threads: int
@@ -38,9 +38,10 @@ class Ceilings:
 
     def __str__(self) -> str:
         where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
+        dtype = str(activations(self.device)).removeprefix("torch.")
         return (
             f"{where}: reads {self.bandwidth / 1e9:.1f} GB/s ({self.reader}, the best of "
-            f"{len(readers(self.device))} readers), float32 products {self.rate / 1e9:.0f} Gop/s"
+            f"{len(readers(self.device))} readers), {dtype} products {self.rate / 1e9:.0f} Gop/s"
         )
 
 
@@ -105,8 +106,13 @@ def _speed(read: Read, buffer: Tensor) -> float:
     return max(piece.nbytes / take(lambda piece=piece: read(piece)) for piece in pieces)  # type: ignore[misc]
 
 
+def activations(device: str) -> torch.dtype:
+    """What the device's kernels multiply by: float32 on a CPU, bfloat16 on a GPU."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
 def _rate(device: str) -> float:
     width = CUDA_WIDTH if device.startswith("cuda") else CPU_WIDTH
-    a, b = (torch.ones(width, width, device=device) for _ in range(2))
+    a, b = (torch.ones(width, width, device=device, dtype=activations(device)) for _ in range(2))
     least = min(timer(device)(lambda: a @ b) for _ in range(50))
     return 2 * width**3 / least

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.latency import ceilings, weights
+from harness.latency import weights
+from harness.latency.ceilings import activations
 from harness.latency.rounds import Phases, Timer, wall_seconds
 from harness.packed import CompressedLinear, PackedWeight
 
@@ -71,11 +72,6 @@ def inputs_of(shapes: list[tuple[int, int]], rows: int, device: str, generator: 
     return {n: torch.randn(rows, n, generator=generator).to(device, activations(device)) for n in widths}
 
 
-def activations(device: str) -> torch.dtype:
-    """What the device's kernels multiply by: float32 on a CPU, bfloat16 on a GPU."""
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
-
-
 def copied(layer: CompressedLinear) -> CompressedLinear:
     return CompressedLinear(weights.copied(layer.weight.packed), kernel=layer.kernel)
 
@@ -100,12 +96,8 @@ def least_seconds(stored: float, operations: float, bandwidth: np.ndarray, rate:
 
 
 def operations(layers: list[Any], rows: int) -> float:
-    """Float32 operations of a pass: two for every multiplication that the format cannot leave out; 0 for layers that
-    round their activations, whose products are not float32's."""
+    """Floating operations of a pass: two for every multiplication that the format cannot leave out; 0 for layers that
+    round their activations, whose products are integers'."""
     if any(layer.kernel == "int8" for layer in layers):
         return 0.0
     return 2.0 * rows * sum(packed.multiply_adds for packed in packed_of(layers))
-
-
-def ceilings_of(device: str, threads: int) -> ceilings.Ceilings:
-    return ceilings.measured(device, threads)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.latency import weights
-from harness.latency.linear import activations
+from harness.latency.ceilings import activations
 from harness.latency.rounds import Phases, Timer, wall_seconds
 from harness.latency.shapes import skeleton
 from harness.packed import CompressedLinear, Dense

@@ -16,6 +16,7 @@ from harness.latency.rounds import Turn, interleave, plain, timer
 from harness.latency.shapes import block_shapes
 from harness.latency.threads import pinned
 from harness.latency.timing import NOISY, Timing
+from harness.packed import kernels
 from harness.solution import Solution
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Make = Callable[[int, int], Any]
 
 @dataclass
 class _Contenders:
-    """Both turns, and what one phase of the method must do: bytes to read, float32 operations (0: not known)."""
+    """Both turns, and what one phase of the method must do: bytes to read, floating operations (0: not known)."""
 
     method: Turn
     baseline: Turn
@@ -48,12 +49,11 @@ def measure(problem: LatencyProblem, make: Make) -> Solution:
         method, baseline = (Metered(turn, fields["device"]) for turn in (pair.method, pair.baseline))
         rounds = interleave(method, baseline, lambda: ceilings.bandwidth(found), rounds=fields["rounds"])
     limit = linear.least_seconds(pair.stored, pair.operations, rounds.bandwidth, found.rate)
-    names = tuple(dict.fromkeys(layer.runs_on for layer in pair.layers))
-    timing = Timing(rounds, pair.phase, fields["rows"], limit, problem.signature, pair.memory, names)
+    timing = Timing(rounds, pair.phase, fields["rows"], limit, problem.signature, pair.memory)
     log = {
         "rounds": plain(rounds),
-        "kernel": "; ".join(names),
-        "isa": ceilings.kernels.isa(),
+        "kernel": "; ".join(dict.fromkeys(layer.runs_on for layer in pair.layers)),
+        "isa": kernels.isa(),
         "threads": fields["threads"],
         "processors": places,
         "ceilings": str(found),
@@ -131,7 +131,7 @@ def remarks(log: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         general.append("Energy: missing; neither RAPL nor NVML can be read on this machine.")
     row = [f"Kernel: {log['kernel']}."]
     if log["bound"] == "arithmetic":
-        row.append("Its limit is the float32 arithmetic, not the memory.")
+        row.append("Its limit is the arithmetic, not the memory.")
     if log["spread"] > NOISY:
         row.append(f"Its rounds vary by {log['spread']:.0%}: a noisy machine; read the interval, not the figure.")
     return general, row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +26,6 @@ class Timing:
     limit: np.ndarray
     signature: str
     memory: float | None = None
-    kernels: tuple[str, ...] = field(default=())
 
     def seconds(self, phase: str | None = None) -> np.ndarray:
         """The median of each round, (rounds,)."""
