@@ -305,6 +305,53 @@ def test_emulation_stops_at_what_a_gpu_may_not_show(kernel, words):
     assert words in done.stderr
 
 
+BROKEN = {
+    "gemv 4 bits": [
+        (
+            "fetch_groups(p, scales, zeros, first_row);\n    __syncthreads();",
+            "fetch_groups(p, scales, zeros, first_row);",
+        ),
+        ("wait_copies<kStages - 1>();", "wait_copies<kStages>();"),
+        ("sums.total[i];\n    __syncthreads();", "sums.total[i];"),
+        ("p.n % 8 == 0", "true"),
+    ],
+    "lookup 2 planes": [
+        ("fill_tables<batch>(p, tables, chunk * kChunk, lane);\n", ""),
+        ("wait_copies<kStages - 1>();", ""),
+    ],
+    "gemv codebook": [("wait_copies<0>();\n        __syncthreads();", "wait_copies<0>();")],
+    "hadamard": [("__syncthreads();\n            for", "for")],
+    "dfloat11 decode": [("of_warps[warp] = sum;\n    __syncthreads();", "of_warps[warp] = sum;")],
+}
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"), [(n, *change) for n, changes in BROKEN.items() for change in changes]
+)
+def test_a_broken_kernel_is_found_out(name, right, wrong):
+    """Barriers, waits and guards that are taken out of a source show. In a process of its own: some of them crash."""
+    code = f"""
+from harness_kernels.gpu import checks, emulate, launch, registry
+read = launch.source
+def broken(file):
+    text = read(file)
+    launch.source = read
+    changed = text.replace({right!r}, {wrong!r})
+    launch.source = broken
+    return changed
+launch.source = broken
+(kernel,) = (kernel for kernel in registry.kernels() if kernel.name == {name!r})
+with emulate.emulation():
+    print("held", all(verdict.ok for verdict in checks.check([kernel], "cpu")))
+"""
+    assert any(right in launch.source(file) for file in launch.files())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "held True" not in done.stdout
+
+
 @needs_compiler
 def test_bad_input_is_named(emulation):
     made = uniform.make_uniform(generator(), bits=4, m=8, n=64, group_size=32)

@@ -69,7 +69,7 @@ static ucontext_t scheduler;
 static Fiber* fibers;
 static Warp* warps;
 static Barrier block;
-static int current;
+static int current, unfinished;
 
 [[noreturn]] inline void die(const char* what) {
     std::fprintf(stderr, "emulated block (%d, %d), thread %d: %s\n", blockIdx.x, blockIdx.y, current, what);
@@ -113,6 +113,7 @@ struct Launch {
     static void enter() {
         std::apply(running->kernel, running->arguments);
         fibers[current].done = true;
+        --unfinished;
         swapcontext(&fibers[current].context, &scheduler);
     }
 
@@ -130,19 +131,28 @@ struct Launch {
             f.context.uc_link = &scheduler;
             makecontext(&f.context, enter, 0);
         }
-        for (int left = threads; left;) {
+        // The last warp first, and each as far as it gets: one that does not wait for the others finds nothing of theirs.
+        unfinished = threads;
+        while (unfinished) {
             bool moved = false;
-            for (current = 0; current < threads; ++current) {
-                Fiber& f = fibers[current];
-                if (f.done || (f.waits && f.waits->turn == f.turn)) continue;
-                f.waits = nullptr;
-                threadIdx.x = current;
-                swapcontext(&scheduler, &f.context);
-                left -= f.done;
-                moved = true;
-            }
+            for (int first = (threads - 1) / 32 * 32; first >= 0; first -= 32)
+                while (run_warp(first, threads)) moved = true;
             if (!moved) die("some threads wait at a barrier that the others never reach");
         }
+    }
+
+    // Let every thread of a warp that can go on do so until its next barrier; gives how many went on.
+    static int run_warp(int first, int threads) {
+        int ran = 0;
+        for (current = first; current < first + 32 && current < threads; ++current) {
+            Fiber& f = fibers[current];
+            if (f.done || (f.waits && f.waits->turn == f.turn)) continue;
+            f.waits = nullptr;
+            threadIdx.x = current;
+            swapcontext(&scheduler, &f.context);
+            ++ran;
+        }
+        return ran;
     }
 };
 template <class... A>
