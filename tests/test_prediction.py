@@ -8,7 +8,8 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 
 from harness.errors import BadInput
-from harness.metrics.predict import interval_scores, intervals, pinball
+from harness.metrics.predict import interval_score, interval_scores, intervals, pinball
+from harness.metrics.subject import Subject
 from harness.parts.quantiles import conformal_widths, monotonise
 from harness.tracks import predict as track
 from methods.prediction.linear_stack import linear_stack
@@ -53,6 +54,15 @@ def test_the_interval_score_is_twice_the_pinball_loss():
     ordered = np.sort(Q, axis=1)
     assert np.allclose(interval_scores(ordered, Y, LEVELS), 2 * pinball(ordered, Y, LEVELS))
     assert intervals(LEVELS) == [(0, 4, 0.2), (1, 3, 0.5)]
+
+
+def test_the_interval_score_tells_what_the_outermost_interval_holds():
+    ordered, ids = np.sort(Q, axis=1), [f"row:{at}" for at in range(200)]
+    extra = {"predicted": ordered, "target": Y, "levels": LEVELS, "ids": ids, "signature": "made-up"}
+    found = interval_score(Subject(None, "predict", extra=extra))
+    inside = sum(low <= y <= high for (low, *_, high), y in zip(ordered, Y, strict=True)) / 200
+    assert found.extra == {"inside": pytest.approx(inside), "promised": pytest.approx(0.8)}
+    assert found.signature == "interval-score|made-up|levels:0.1,0.25,0.5,0.75,0.9|v:1"
 
 
 def test_conformal_intervals_cover_what_they_promise():

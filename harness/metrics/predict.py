@@ -1,4 +1,4 @@
-"""Scores of predictors on test rows: pinball loss, interval score, coverage, squared error; one per row."""
+"""Scores of predictors on test rows: pinball loss, interval score, squared error; one per row."""
 
 from __future__ import annotations
 
@@ -61,26 +61,15 @@ def pinball_loss(subject: Subject) -> Scores:
 
 @metric()
 def interval_score(subject: Subject) -> Scores:
-    """Weighted interval score of the predicted quantiles, for each test row."""
+    """Weighted interval score of the predicted quantiles, for each test row. `extra` has the part of the targets inside
+    the outermost interval and the part that its levels promise; how far all levels are off is `calibration_error`."""
     predicted, target, levels = _taken(subject, "interval_score", quantiles=True)
     if not intervals(levels):
         raise BadInput(f"metric interval_score needs levels in pairs that add up to 1; the problem has {levels}")
-    return _scores(subject, "interval-score", interval_scores(predicted, target, levels), levels)
-
-
-@metric()
-def coverage(subject: Subject) -> Scores:
-    """Whether the target lies inside the outermost interval, for each test row; `extra` has what the levels promise.
-
-    Read it beside the interval score: an interval that holds everything covers everything.
-    """
-    predicted, target, levels = _taken(subject, "coverage", quantiles=True)
-    found = intervals(levels)
-    if not found:
-        raise BadInput(f"metric coverage needs levels in pairs that add up to 1; the problem has {levels}")
-    low, high, alpha = found[0]
-    inside = ((target >= predicted[:, low]) & (target <= predicted[:, high])).astype(float)
-    return _scores(subject, "coverage", inside, levels, {"promised": 1 - alpha}, higher_is_better=True)
+    low, high, alpha = intervals(levels)[0]
+    inside = (target >= predicted[:, low]) & (target <= predicted[:, high])
+    extra = {"inside": float(inside.mean()), "promised": 1 - alpha}
+    return _scores(subject, "interval-score", interval_scores(predicted, target, levels), levels, extra)
 
 
 @metric()
@@ -108,8 +97,6 @@ def _scores(
     values: np.ndarray,
     levels: Sequence[float],
     extra: dict[str, float] | None = None,
-    *,
-    higher_is_better: bool = False,
 ) -> Scores:
     kept = min(len(values), subject.limit or len(values))
     shown = f"|levels:{','.join(f'{level:g}' for level in levels)}" if levels else ""
@@ -118,6 +105,6 @@ def _scores(
         ids=list(subject.extra["ids"][:kept]),
         values=values[:kept],
         signature=f"{name}|{subject.extra['signature']}{shown}{limit}|v:{VERSION}",
-        higher_is_better=higher_is_better,
+        higher_is_better=False,
         extra=extra or {},
     )
