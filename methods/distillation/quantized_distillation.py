@@ -12,14 +12,15 @@ from methods.distillation.teaching import teach
 
 WIDEST = 8
 """The most bits of a code."""
+TAUGHT = {"rounded": "throughout", "alpha": 0.7}
 CLAIMS = [
     Claim(
-        "accuracy", "quantized_distillation(rounded=after)", "distill-vision", params={"rounded": "throughout"},
+        "accuracy", "quantized_distillation(rounded=after)", "distill-vision", params=TAUGHT,
         paper="students that are quantized while they learn come near their teachers in full precision",
     ),
     Claim(
         "accuracy", "quantized_distillation(alpha=0.0)", "distill-vision",
-        params={"rounded": "throughout", "alpha": 0.7}, paper="the teacher's answers help a quantized student",
+        params=TAUGHT, paper="the teacher's answers help a quantized student",
     ),
 ]  # fmt: skip
 
