@@ -21,5 +21,10 @@ def kd(
 
     The loss is alpha T^2 KL(S_T(teacher) || S_T(student)) + (1 - alpha) CE, averaged over the batch (section 2).
     `operator` is the softening S_T: `power` is the usual temperature.
+
+    The paper leaves the temperature to the student's size. The default has the least development loss of 2, 4 and 8
+    on the two problems of `distill-vision` (0.405, 0.425, 0.435 nats, with the better of lr 0.01 and 0.03), on seeds
+    102 to 104, which no suite uses; 1 would not soften (0.411). Weights alpha of 0.5, 0.7, 0.9 and 1 lie within 0.011
+    nats there, so alpha is what the paper advises: little weight on the labels.
     """
     return teach(problem, temperature, alpha, operator, lr=lr, weight_decay=weight_decay)
