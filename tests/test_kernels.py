@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -142,17 +145,27 @@ def test_one_scale_serves_the_whole_matrix(isa, activations):
 
 
 @pytest.mark.parametrize("activations", ["float", "int8"])
-def test_a_row_does_not_depend_on_batch_or_threads(isa, activations, two_threads):
-    codes, scale, zero = stored(301, 1030, 4, 128, "int")
+@pytest.mark.parametrize(("bits", "group_size"), [(4, 128), (4, 32), (2, 128), (3, 64), (8, -1)])
+def test_a_row_does_not_depend_on_batch_or_threads(isa, bits, group_size, activations, two_threads):
+    codes, scale, zero = stored(301, 1030, bits, group_size, "int")
     x = torch.randn(7, 1030, generator=generator())
 
     def product(rows: Tensor) -> Tensor:
-        return kernels.uniform(rows, codes, scale, zero, bits=4, group_size=128, activations=activations)
+        return kernels.uniform(rows, codes, scale, zero, bits=bits, group_size=group_size, activations=activations)
 
     together = product(x)
     kernels.set_threads(1)
     assert torch.equal(together, product(x))
     assert torch.equal(together, torch.cat([product(row) for row in x.split(1)]))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_floating_activations_of_very_different_size(isa, bits):
+    codes, scale, zero = stored(9, 1000, bits, 128, "real")
+    x = torch.randn(2, 1000, generator=generator()) * 10.0 ** torch.randint(-4, 5, (2, 1000), generator=generator(1))
+    weight = reference.uniform_weight(codes, scale, zero, columns=1000, bits=bits, group_size=128)
+    y = kernels.uniform(x, codes, scale, zero, bits=bits, group_size=128)
+    assert_product(y, x, weight, largest_terms(scale, zero, 1000, bits, 128))
 
 
 @pytest.mark.parametrize("activations", ["float", "int8"])
@@ -211,6 +224,22 @@ def test_numbers_that_are_not_finite_reach_the_result(isa):
             y = kernels.uniform(x, codes, scale, zero, bits=4, group_size=-1, activations=activations)
             assert bool(y[0].isfinite().all())
             assert not bool(y[1].isfinite().any())
+
+
+def test_the_environment_names_the_instruction_set():
+    code = """
+import harness_kernels as k, torch
+y = k.two_bit_ternary(torch.ones(1, 8), torch.full((1, 2), 0xAA, dtype=torch.uint8), torch.ones(1, 1).half())
+print(k.isa(), y.item())
+"""
+    environment = {**os.environ, "HARNESS_KERNELS_ISA": "portable"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["portable", "8.0"]
+
+
+def test_the_rate_of_multiplying_counts_its_products(isa):
+    assert kernels.native().multiply(0) == 0
+    assert kernels.native().multiply(3) == 3 * kernels.native().multiply(1) > 0
 
 
 def test_dtype_and_leading_shape_are_those_of_x():

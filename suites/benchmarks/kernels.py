@@ -1,23 +1,29 @@
 """CPU products with packed weights beside their peers and beside the memory bandwidth of the same run.
 
     python -m suites.benchmarks.kernels [--shapes 4096x4096 11008x4096] [--threads 1 2] [--batch 1] [--rounds 7]
+                                        [--write results/kernels-cpu]
 
 Every contender multiplies the same activations with its own copies of a weight, enough of them that none is still in a
 cache when its turn comes again. A round runs all contenders one after the other, every second one backwards, so that a
 slow minute of the machine falls on all; the shortest call of a turn counts. Ratios are taken inside a round, and their
 median is shown with the smallest and the largest. "of limit" is the time that reading the stored bytes takes at the
-best bandwidth of several readers in that round.
+best bandwidth of several readers in that round. "of peak", for uniform codes and rounded activations, is the time that
+their products take where nothing but multiplying and adding from registers is done, measured in that round too.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import harness_kernels
@@ -25,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.engine.environment import cpu
 from harness.packed import PackedWeight, unpack
 from suites.benchmarks.weights import GROUP, WEIGHTS
 
@@ -39,6 +46,8 @@ class Contender:
     copies: list[Any]
     stored_bytes: int
     call: Call
+    products: int = 0
+    """Of 8-bit integers in one row, where that is what it computes."""
     turn: int = 0
 
     def time(self, x: Tensor, calls: int) -> float:
@@ -67,7 +76,8 @@ def ours(m: int, n: int, cache: int) -> list[Contender]:
             def call(x: Tensor, w: Any, way: Any = way) -> Tensor:
                 return harness_kernels.matmul(w, x, activations=way)
 
-            found.append(Contender(f"{name}, {way}", copies, size, call))
+            integers = m * n if way == "int8" and first.kind in ("uniform", "ternary") else 0
+            found.append(Contender(f"{name}, {way}", copies, size, call, integers))
     return found
 
 
@@ -170,7 +180,17 @@ def bandwidth(buffer: Tensor, piece: int) -> float:
     return best
 
 
-def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, only: str) -> None:
+def peak() -> float:
+    """Products of 8-bit integers per second of one thread, multiplied and added up in registers."""
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        best = max(best, harness_kernels.native().multiply(10) / (time.perf_counter() - start))
+    return best
+
+
+def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, only: str) -> dict[str, Any]:
+    """Seconds of every contender in every round, and the machine's limits in them."""
     torch.set_num_threads(threads)
     harness_kernels.set_threads(threads)
     x = torch.randn(batch, n)
@@ -179,7 +199,7 @@ def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, o
         c for c in (*ours(m, n, cache), *peers(m, n, cache)) if not only or any(w in c.name for w in only.split(";"))
     ]
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
-    limits = []
+    speeds, peaks = [], []
     for number in range(rounds + 1):
         speed = bandwidth(buffer, m * n // 2)
         for contender in contenders if number % 2 else reversed(contenders):
@@ -187,15 +207,31 @@ def measure(m: int, n: int, batch: int, threads: int, rounds: int, cache: int, o
             if number:
                 seconds[contender.name].append(taken)
         if number:
-            limits.append(max(speed, bandwidth(buffer, m * n // 2)))
-    print(f"\n{m}x{n}, {batch} rows, {threads} threads, {harness_kernels.isa()}: reads {max(limits) / 1e9:.1f} GB/s")
-    print(f"{'':32} {'us':>9} {'x fp32':>20} {'of limit':>22}")
-    for c in contenders:
-        times = seconds[c.name]
-        base = seconds.get("torch fp32", times)
-        ratios = [b / t for b, t in zip(base, times, strict=True)]
-        limit = [100 * c.stored_bytes / speed / t for speed, t in zip(limits, times, strict=True)]
-        print(f"{c.name:32} {1e6 * statistics.median(times):9.0f} {_range(ratios, 2):>20} {_range(limit, 0):>20} %")
+            speeds.append(max(speed, bandwidth(buffer, m * n // 2)))
+            peaks.append(threads * peak())
+    rows = {c.name: {"bytes": c.stored_bytes, "products": batch * c.products, "s": seconds[c.name]} for c in contenders}
+    setting = {"shape": f"{m}x{n}", "batch": batch, "threads": threads, "isa": harness_kernels.isa()}
+    return {**setting, "bytes_per_s": speeds, "products_per_s": peaks, "rows": rows}
+
+
+def table(run: dict[str, Any]) -> str:
+    """The run in Markdown."""
+    rows, speeds, peaks = run["rows"], run["bytes_per_s"], run["products_per_s"]
+    lines = [
+        f"{run['shape']}, {run['batch']} rows, {run['threads']} threads, {run['isa']}: "
+        f"reads {max(speeds) / 1e9:.1f} GB/s, multiplies {max(peaks) / 1e9:.1f} G/s\n",
+        f"| {'weight, activations':32} | {'us':>7} | {'x fp32':>20} | {'% of limit':>16} | {'% of peak':>14} |",
+        f"| {'---':32} | {'--:':>7} | {'--:':>20} | {'--:':>16} | {'--:':>14} |",
+    ]
+    for name, row in rows.items():
+        times = row["s"]
+        base = rows.get("torch fp32", row)["s"]
+        ratios = _range([b / t for b, t in zip(base, times, strict=True)], 2)
+        limit = _range([100 * row["bytes"] / s / t for s, t in zip(speeds, times, strict=True)], 0)
+        most = _range([100 * row["products"] / p / t for p, t in zip(peaks, times, strict=True)], 0)
+        middle = f"{1e6 * statistics.median(times):7.0f}"
+        lines.append(f"| {name:32} | {middle} | {ratios:>20} | {limit:>16} | {most if row['products'] else '':>14} |")
+    return "\n".join(lines)
 
 
 def _range(values: list[float], digits: int) -> str:
@@ -210,12 +246,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cache", type=int, default=256, help="MiB that the copies of a weight fill together")
     parser.add_argument("--only", default="", help="run contenders whose name has one of these words; separated by ;")
+    parser.add_argument("--write", type=Path, help="folder for table.md and table.json")
     options = parser.parse_args()
     torch.manual_seed(0)
+    runs = []
     for shape, threads in itertools.product(options.shapes, options.threads):
         m, n = map(int, shape.split("x"))
         with torch.no_grad():
-            measure(m, n, options.batch, threads, options.rounds, options.cache << 20, options.only)
+            runs.append(measure(m, n, options.batch, threads, options.rounds, options.cache << 20, options.only))
+        print(f"\n{table(runs[-1])}", flush=True)
+    if options.write:
+        write(options.write, runs)
+
+
+def write(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """table.json with every time, and table.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = {**cpu(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "date": date.today().isoformat()}
+    (folder / "table.json").write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    words = (
+        f"CPU products with packed weights, {machine['date']}: {machine['cpu']} with {machine['simd']}, "
+        f"{machine['cores']} cores, other work running beside it: {machine['load']:.1f} processes on average. "
+        "How to read it: `suites/benchmarks/kernels.py`."
+    )
+    (folder / "table.md").write_text("\n\n".join([words, *map(table, runs)]) + "\n")
 
 
 if __name__ == "__main__":

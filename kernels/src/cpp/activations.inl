@@ -25,12 +25,14 @@ struct ElementOf<F, true> { using type = typename Isa::template Int<F>::X; };
 template <int F, bool INT8>
 using Element = typename ElementOf<F, INT8>::type;
 
+#define HARNESS_INLINE __attribute__((always_inline))
+
 template <int K>
 struct Number { static constexpr int value = K; };
 
 // f(Number<0>), f(Number<1>)... with the counter as a type, all in the caller's registers.
 template <int N, int K = 0, class Function>
-__attribute__((always_inline)) inline void each(Function&& f) {
+HARNESS_INLINE inline void each(Function&& f) {
     if constexpr (K < N) {
         f(Number<K>{});
         each<N, K + 1>(f);
@@ -62,14 +64,16 @@ inline float dot(const float* a, const float* b, int64_t count) {
 
 // `count` integers of `width` bits, from bit `bit` of a string of `bytes`.
 inline void widen_bits(const uint8_t* string, int64_t bytes, int64_t bit, int width, float* out, int64_t count) {
-    for (int64_t i = 0; i < count; i += 8, bit += 8 * width) {
-        uint64_t word = 0;
-        const int64_t at = bit / 8, left = bytes - at;
-        if (left >= 8) {
-            __builtin_memcpy(&word, string + at, 8);  // little-endian machines only, as everywhere here
-        } else {
-            for (int64_t k = 0; k < left; ++k) word |= static_cast<uint64_t>(string[at + k]) << 8 * k;
-        }
+    int64_t i = 0;
+    uint64_t word = 0;
+    for (; i + 8 <= count && bit / 8 + 8 <= bytes; i += 8, bit += 8 * width) {
+        __builtin_memcpy(&word, string + bit / 8, 8);  // little-endian machines only, as everywhere here
+        Isa::split(static_cast<uint32_t>(word >> bit % 8), width, out + i);
+    }
+    for (; i < count; i += 8, bit += 8 * width) {
+        word = 0;
+        for (int64_t k = 0; k < least(8, bytes - bit / 8); ++k)
+            word |= static_cast<uint64_t>(string[bit / 8 + k]) << 8 * k;
         float eight[8];
         Isa::split(static_cast<uint32_t>(word >> bit % 8), width, eight);
         for (int64_t k = 0; k < 8 && i + k < count; ++k) out[i + k] = eight[k];
@@ -125,30 +129,49 @@ inline float quantize(const float* x, int64_t n, int8_t* q) {
     return largest / 127;
 }
 
+// The sum of the activations of each group.
+inline void sum_groups(const Uniform& u, const float* x, float* sums) {
+    for (int64_t g = 0; g < u.groups; ++g) {
+        double sum = 0;
+        for (int64_t j = g * u.group; j < least((g + 1) * u.group, u.n); ++j) sum += x[j];
+        sums[g] = static_cast<float>(sum);
+    }
+}
+
+// One row of activations, rounded. Several planes add up to it: each has what the ones before it left.
 template <int F>
-void prepare_int8(const Uniform& u, const Activations& a, int64_t row) {
+void prepare_rounded(const Uniform& u, const Activations& a, int64_t row) {
     using S = Shape<F, true>;
     const float* x = u.x + row * u.n;
-    auto* values = static_cast<Element<F, true>*>(a.values) + row * a.stride;
-    float *sums = a.group_sum + row * u.groups, *scale = a.tile_scale + row * a.tiles;
+    float* sums = a.group_sum + row * u.groups;
     alignas(64) int8_t natural[S::block];
+    alignas(64) float rest[S::block];
     for (int64_t g = 0; g < u.groups; ++g) sums[g] = 0;
     for (int64_t from = 0; from < u.n; from += S::block) {
         const int64_t count = least(S::block, u.n - from);
+        for (int64_t j = 0; j < count; ++j) rest[j] = x[from + j];
         for (int k = 0; k < S::block; ++k) natural[k] = 0;
-        const float step = quantize(x + from, count, natural);
-        scale[from / S::block] = step;
-        for (int64_t at = 0; at < S::block && from + at < u.n; at += S::tile)
-            for (int p = 0; p < S::fields; ++p)
-                for (int j = 0; j < S::elements; ++j)
-                    values[from + at + p * S::elements + j] = natural[at + j * S::fields + p];
-        for (int64_t j = 0; j < count;) {
-            const int64_t g = (from + j) / u.group, end = least((g + 1) * u.group - from, count);
-            int sum = 0;
-            for (; j < end; ++j) sum += natural[j];
-            sums[g] += static_cast<float>(sum) * step;
+        for (int64_t plane = row * u.planes; plane < (row + 1) * u.planes; ++plane) {
+            auto* values = static_cast<Element<F, true>*>(a.values) + plane * a.stride;
+            const float step = quantize(rest, count, natural);
+            a.tile_scale[plane * a.tiles + from / S::block] = step;
+            for (int64_t j = 0; j < count; ++j) rest[j] -= static_cast<float>(natural[j]) * step;
+            for (int64_t at = 0; at < S::block && from + at < u.n; at += S::tile)
+                for (int p = 0; p < S::fields; ++p)
+                    for (int j = 0; j < S::elements; ++j)
+                        values[from + at + p * S::elements + j] = natural[at + j * S::fields + p];
+            for (int64_t j = 0; u.planes == 1 && j < count;) {
+                const int64_t g = (from + j) / u.group, end = least((g + 1) * u.group - from, count);
+                int sum = 0;
+                for (; j < end; ++j) sum += natural[j];
+                sums[g] += static_cast<float>(sum) * step;
+            }
         }
     }
+    for (int64_t plane = row * u.planes; plane < (row + 1) * u.planes; ++plane)
+        for (int64_t j = a.tiles * S::tile; j < a.stride; ++j)
+            static_cast<Element<F, true>*>(a.values)[plane * a.stride + j] = 0;
+    if (u.planes > 1) sum_groups(u, x, sums);
 }
 
 template <int F>
@@ -165,12 +188,7 @@ void prepare_float(const Uniform& u, const Activations& a, int64_t row) {
                 values[t * S::tile + step * Isa::L + lane] = whole || j < u.n ? x[j] : 0;
             }
     }
-    for (int64_t g = 0; g < u.groups; ++g) {
-        const int64_t end = least((g + 1) * u.group, u.n);
-        double sum = 0;
-        for (int64_t j = g * u.group; j < end; ++j) sum += x[j];
-        a.group_sum[row * u.groups + g] = static_cast<float>(sum);
-    }
+    sum_groups(u, x, a.group_sum + row * u.groups);
 }
 
 // Factors of one row for one row of activations: one for each span of tiles...

@@ -17,6 +17,7 @@ struct Isa : Avx2 {
     template <int Format>
     static constexpr int rows = 2;
     static constexpr int float_rows = 4, batch = 4, batch_rows = 1;
+    static constexpr bool unit_sums = true;  // see sums.inl
 };
 
 using Narrow = Avx2;  // where eight or four floats are the natural width

@@ -120,12 +120,25 @@ struct Avx2 {
             if constexpr (wide) sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(codes, x));
             else sum[P % sums] = _mm256_add_epi16(sum[P % sums], _mm256_maddubs_epi16(codes, x));
         }
+        // Partial sums as one vector: of 32 bits where `wide`, else of 16.
+        static I together(const I* sum) {
+            if constexpr (sums == 1) return sum[0];
+            else return _mm256_add_epi16(sum[0], _mm256_srai_epi16(sum[1], 2));
+        }
         static I finish(const I* sum) {
-            const I ones = _mm256_set1_epi16(1);
-            if constexpr (wide) return sum[0];
-            const I total = _mm256_madd_epi16(sum[0], ones);
-            if constexpr (sums == 1) return total;
-            return _mm256_add_epi32(total, _mm256_srai_epi32(_mm256_madd_epi16(sum[sums - 1], ones), 2));
+            return wide ? sum[0] : _mm256_madd_epi16(together(sum), _mm256_set1_epi16(1));
+        }
+        // The sums of all lanes of each of four vectors. Lanes of 16 bits have room for one addition more.
+        static void four_sums(const I* v, int32_t* out) {
+            const auto pair = [](I a, I b) {
+                const I low = _mm256_unpacklo_epi32(a, b), high = _mm256_unpackhi_epi32(a, b);
+                if constexpr (wide) return _mm256_add_epi32(low, high);
+                else return _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
+            };
+            const I ab = pair(v[0], v[1]), cd = pair(v[2], v[3]);
+            const I sum = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            const __m128i all = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(out), all);
         }
     };
 

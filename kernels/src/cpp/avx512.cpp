@@ -18,6 +18,7 @@ struct Isa {
     template <int Format>
     static constexpr int rows = 4;
     static constexpr int float_rows = 4, batch = 4, batch_rows = 2;
+    static constexpr bool unit_sums = false;  // sums are 32 bits wide from the start
     using F = __m512;
     using I = __m512i;
 

@@ -56,6 +56,34 @@ void dense(Array x, Output y, Array weight) {
              [&](int64_t begin, int64_t end, int) { t.dense_rows(p, d, begin, end); });
 }
 
+// For each byte of an index or of a mask: from which bytes of the packed half-precision values those of eight columns
+// come, 128 where a column has none.
+struct alignas(16) Places {
+    uint8_t bytes[256][16];
+
+    template <class Columns>
+    explicit Places(Columns columns_of) {
+        std::memset(bytes, 128, sizeof bytes);
+        for (int byte = 0; byte < 256; ++byte) {
+            int value = 0;
+            for (const int column : columns_of(byte)) {
+                bytes[byte][2 * column] = static_cast<uint8_t>(2 * value);
+                bytes[byte][2 * column + 1] = static_cast<uint8_t>(2 * value + 1);
+                ++value;
+            }
+        }
+    }
+};
+
+std::vector<int> columns_of_index(int byte) { return {byte & 3, byte >> 2 & 3, 4 + (byte >> 4 & 3), 4 + (byte >> 6)}; }
+
+std::vector<int> columns_of_mask(int byte) {
+    std::vector<int> columns;
+    for (int i = 0; i < 8; ++i)
+        if (byte >> i & 1) columns.push_back(i);
+    return columns;
+}
+
 void two_of_four(Array x, Output y, Array values, Array index) {
     TwoOfFour w{};
     const int64_t n = x.ndim() == 2 ? static_cast<int64_t>(x.shape(1)) : 0;
@@ -63,23 +91,13 @@ void two_of_four(Array x, Output y, Array values, Array index) {
     w.values = data<const uint16_t>(values, "values", kFloat16, {-1, w.kept});
     const auto m = static_cast<int64_t>(values.shape(0));
     w.index = data<const uint8_t>(index, "index", kUint8, {m, (w.kept + 3) / 4});
+    static const Places places(columns_of_index);
+    w.places = places.bytes[0];
     const Product p = product_of(x, y, m, padded());
     if (trivial(p)) return;
     nb::gil_scoped_release release;
     const Table& t = table();
     parallel(m, grain(w.kept * 2), [&](int64_t begin, int64_t end, int) { t.two_of_four_rows(p, w, begin, end); });
-}
-
-// In byte i of entry k: how many bits of k are set below bit i.
-const uint64_t* rank_table() {
-    static const auto table = [] {
-        std::vector<uint64_t> all(256, 0);
-        for (unsigned k = 0; k < 256; ++k)
-            for (unsigned i = 0; i < 8; ++i)
-                all[k] |= static_cast<uint64_t>(__builtin_popcount(k & ((1u << i) - 1))) << 8 * i;
-        return all;
-    }();
-    return table.data();
 }
 
 void bitmap(Array x, Output y, Array mask, Array values) {
@@ -88,7 +106,8 @@ void bitmap(Array x, Output y, Array mask, Array values) {
     w.mask = data<const uint8_t>(mask, "mask", kUint8, {-1, bytes});
     w.values = data<const uint16_t>(values, "values", kFloat16, {-1});
     w.count = static_cast<int64_t>(values.shape(0));
-    w.ranks = rank_table();
+    static const Places places(columns_of_mask);
+    w.places = places.bytes[0];
     const Product p = product_of(x, y, static_cast<int64_t>(mask.shape(0)), padded());
     if (trivial(p)) return;
     thread_local Buffer starts;
@@ -140,12 +159,16 @@ void sparse_rows(Array x, Output y, Array rows, Array columns, Array values) {
     for (int64_t row = 0; row < m; ++row) ordered = ordered && w.rows[row] <= w.rows[row + 1];
     if (!ordered) fail("rows: do not rise from 0 to the " + std::to_string(count) + " values");
     int64_t most = -1, smallest = 0;
-    for (int64_t k = 0; k < count; ++k) {
-        const int64_t column = w.wide ? static_cast<const int32_t*>(w.columns)[k]
-                                      : static_cast<const uint16_t*>(w.columns)[k];
-        most = std::max(most, column);
-        smallest = std::min(smallest, column);
-    }
+    const auto bounds = [&](const auto* column) {
+        auto low = count ? column[0] : 0, high = low;
+        for (int64_t k = 0; k < count; ++k) {
+            low = std::min<decltype(low)>(low, column[k]);
+            high = std::max<decltype(high)>(high, column[k]);
+        }
+        if (count) smallest = low, most = high;
+    };
+    if (w.wide) bounds(static_cast<const int32_t*>(w.columns));
+    else bounds(static_cast<const uint16_t*>(w.columns));
     if (smallest < 0 || most >= n) fail("columns: holds numbers outside of the " + std::to_string(n) + " columns");
     if (trivial(p)) return;
     nb::gil_scoped_release release;

@@ -11,7 +11,7 @@ enum Format : int { kTwo = 2, kThree = 3, kFour = 4, kBase3 = 5, kEight = 8 };
 // y[b, i] = sum_j scale[i, g] * (code[i, j] - zero[i, g]) * x[b, j], g = j / group.
 struct Uniform {
     int format;
-    bool int8;              // activations are rounded to 8 bits, one scale for each block of columns
+    int planes;             // of activations rounded to 8 bits, one scale for each block of columns; 0: none, floats
     int64_t m, n, batch;
     int64_t group, groups;  // columns in a group; 1 <= group
     const uint8_t* codes;
@@ -29,9 +29,9 @@ struct Uniform {
 
 // Activations in the order in which the kernel meets them.
 struct Activations {
-    void* values;       // int8, int16 or float, (batch, stride) padded with zeros to whole tiles
+    void* values;       // int8, int16 or float, (batch * planes, stride) padded with zeros to whole tiles
     int64_t stride;     // elements
-    float* tile_scale;  // (batch, tiles): what an integer is worth; unused by floats
+    float* tile_scale;  // (batch * planes, tiles): what an integer is worth; unused by floats
     int64_t tiles;
     float* group_sum;   // (batch, groups): sum of the (rounded) activations of each group
 };
@@ -56,6 +56,7 @@ struct TwoOfFour {
     const uint16_t* values;  // half precision, (m, kept)
     const uint8_t* index;    // (m, kept / 4 rounded up)
     int64_t kept;
+    const uint8_t* places;   // (256, 16), aligned: for each byte of `index`, the bytes of four values in eight columns
 };
 
 struct Bitmap {
@@ -63,7 +64,7 @@ struct Bitmap {
     const uint16_t* values;  // half precision, row by row
     int64_t count;
     const int64_t* first;    // (m): where the values of each row begin
-    const uint64_t* ranks;   // (256): for each mask, in byte i, how many bits are set below bit i
+    const uint8_t* places;   // (256, 16), aligned: for each byte of the mask, the bytes of its values in eight columns
 };
 
 struct SparseRows {
@@ -105,9 +106,11 @@ struct LookupTables {
 
 struct Table {
     const char* name;
+    int64_t (*multiply)(int64_t rounds);  // products of 8 bits from registers, added up; gives how many there were
     int64_t (*tile)(int format, bool int8);  // columns that one step covers
     int64_t (*lane)(int format, bool int8);  // consecutive columns that share an accumulator: groups are multiples
     int64_t (*activation_bytes)(int format, bool int8);
+    int (*float_planes)(const Uniform&);  // that floating activations are split into, or 0
     void (*uniform_prepare)(const Uniform&, const Activations&, int64_t row);
     int64_t (*uniform_scratch)(const Uniform&, const Activations&);  // floats for each thread
     void (*uniform_rows)(const Uniform&, const Activations&, int64_t begin, int64_t end, float* scratch);

@@ -50,6 +50,10 @@ NB_MODULE(_native, m) {
     });
     m.def("set_isa", &set_isa);
     m.def("read", &read_all, "array"_a, "streams"_a = 1, "ahead"_a = 0);
+    m.def("multiply", [](int64_t rounds) {
+        nb::gil_scoped_release release;
+        return table().multiply(rounds);
+    }, "rounds"_a);
     bind_uniform(m);
     bind_formats(m);
     bind_lookup(m);

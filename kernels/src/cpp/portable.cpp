@@ -12,6 +12,7 @@ struct Isa {
     template <int Format>
     static constexpr int rows = 1;
     static constexpr int float_rows = 1, batch = 1, batch_rows = 1;
+    static constexpr bool unit_sums = false;  // sums are 32 bits wide from the start
     struct F { float v[4]; };
     struct I { int32_t v[4]; };
 

@@ -1,11 +1,29 @@
-// The kernels of one instruction set.
+// The kernels of one instruction set, and the most of the products that they are made of.
+
+int64_t multiply(int64_t rounds) {
+    using Int = Isa::Int<kFour>;
+    constexpr int kChains = 8, kSteps = 1024;  // enough for each to wait for its own result; sums do not overflow
+    const typename Isa::I start = Isa::load_codes(reinterpret_cast<const uint8_t*>(
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"));
+    float sink = 0;
+    for (int64_t i = 0; i < rounds; ++i) {
+        typename Isa::I sum[kChains];
+        each<kChains>([&](auto c) HARNESS_INLINE { sum[c.value] = start; });
+        for (int step = 0; step < kSteps; ++step)
+            each<kChains>([&](auto c) HARNESS_INLINE { Int::template add<0>(&sum[c.value], sum[c.value], start); });
+        each<kChains>([&](auto c) HARNESS_INLINE { sink += Isa::total(Isa::to_float(sum[c.value])); });
+    }
+    return sink == 0.5f ? 0 : rounds * kChains * kSteps * 4 * Isa::L;
+}
 
 Table filled(const char* name) {
     Table t{};
     t.name = name;
+    t.multiply = multiply;
     t.tile = tile_columns;
     t.lane = lane_columns;
     t.activation_bytes = activation_bytes;
+    t.float_planes = float_planes;
     t.uniform_prepare = uniform_prepare;
     t.uniform_scratch = uniform_scratch;
     t.uniform_rows = uniform_rows;

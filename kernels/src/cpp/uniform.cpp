@@ -52,7 +52,6 @@ void uniform(Array x, Output y, Array codes, Array scale, std::optional<Array> z
              int64_t group_size, bool int8) {
     const auto* values_in = data<const float>(x, "x", kFloat32, {-1, -1});
     Uniform u = weight_of(static_cast<int64_t>(x.shape(1)), codes, scale, zero, format, group_size);
-    u.int8 = int8;
     u.x = values_in;
     u.batch = static_cast<int64_t>(x.shape(0));
     u.y = data<float>(y, "y", kFloat32, {u.batch, u.m});
@@ -67,13 +66,14 @@ void uniform(Array x, Output y, Array codes, Array scale, std::optional<Array> z
         return;
     }
     nb::gil_scoped_release release;
-    const int64_t tile = t.tile(u.format, int8);
+    u.planes = int8 ? 1 : t.float_planes(u);
+    const int64_t tile = t.tile(u.format, u.planes > 0), rows = u.batch * std::max(1, u.planes);
     Activations a{};
     a.tiles = (u.n + tile - 1) / tile;
-    a.stride = a.tiles * tile;
+    a.stride = (a.tiles + 7) / 8 * 8 * tile;  // whole fours of units of two tiles
     thread_local Buffer values, scales, sums, scratch;
-    a.values = values.of<char>(u.batch * a.stride * t.activation_bytes(u.format, int8));
-    a.tile_scale = scales.of<float>(u.batch * a.tiles);
+    a.values = values.of<char>(rows * a.stride * t.activation_bytes(u.format, u.planes > 0));
+    a.tile_scale = scales.of<float>(rows * a.tiles);
     a.group_sum = sums.of<float>(u.batch * u.groups);
     parallel(u.batch, 4, [&](int64_t begin, int64_t end, int) {
         for (int64_t b = begin; b < end; ++b) t.uniform_prepare(u, a, b);

@@ -52,7 +52,8 @@ def uniform(
     float16; `zero` float16 like `scale`, or the integers of all groups in one string of `bits` bits each (uint8), or
     None for 2**(bits - 1). That is the stored form of `harness.packed.Uniform`. With `activations="int8"` those of
     each 512 / bits columns (64 for 3 bits) are first rounded to 8 bits with one scale, ties to even; "float" rounds
-    only as float32 sums do. Group sizes are multiples of `group_multiple`.
+    only as float32 sums do (with AVX2 and 2 or 4 bits an activation may be off by 2**-24 of the largest of those
+    columns). Group sizes are multiples of `group_multiple`.
     """
     if bits not in (2, 3, 4, 8):
         raise ValueError(f"bits: is {bits}; accepted are 2, 3, 4 and 8")
