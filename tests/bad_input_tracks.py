@@ -54,6 +54,15 @@ bad("an unknown environment", "policy", "unknown environment 'gird'", problem="{
 bad("a method for another environment", "policy", "takes the environment reasoning", methods="[grpo]")
 bad("quantiles that do not rise", "predict", "levels=[0.9, 0.1]", problem="{dataset: diabetes, levels: [0.9, 0.1]}")
 bad("a metric of another track", "predict", "episode_return is for problems of the policy", metrics="[episode_return]")
+bad("a calibration of the mean", "predict", "is for classes and quantiles (bases: quantile)",
+    problem="{dataset: diabetes, bases: mean}", metrics="[calibration_error]")  # fmt: skip
+bad("one trial under two spellings", "predict", "bad.yaml:", "would be one trial with it", "ridge",
+    problem="{dataset: diabetes, bases: mean, tuning: 2}", methods='[linear_stack, "linear_stack(ridge=1.0)"]',
+    metrics="[squared_error]")  # fmt: skip
+bad("a continuation of images", "train", "continuation_bleu is for text; task digits is of kind vision",
+    metrics="[continuation_bleu]")  # fmt: skip
+bad("weights that are trained at sixteen bits", "train", "ofq: bits=16 is not accepted; it takes 1 to 8",
+    methods='["ofq(bits=16)"]')  # fmt: skip
 bad("more threads than there are cores", "latency", "threads=4096 is not accepted", problem="{threads: 4096}")
 bad("no threads", "latency", "threads=0 is not accepted; it takes a number from 1", problem="{threads: 0}")
 bad("an unknown shape", "latency", "model='lama-7b' is not accepted", "llama-7b", models="[lama-7b]")

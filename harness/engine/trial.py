@@ -39,6 +39,8 @@ def run_trial(trial: Trial, *, alone: bool = True) -> Outcome:
     except Exception as error:
         status, reason, trace = _status(error), _one_line(error), traceback.format_exc()
         refused = run.stage if isinstance(error, BadInput) else ""
+        if refused:
+            run.forget()  # with other input it will be another trial
     spent = {**meter.read(), "solve_seconds": cost(run.solve_seconds)}
     if status != OK:
         record = Record.of(trial, status, reason=reason, traceback=trace, size=run.size, cost=spent, log=run.log)
