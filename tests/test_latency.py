@@ -384,6 +384,8 @@ def test_noisy_rounds_are_noted_on_their_row():
     assert "Its rounds vary by 30%: a noisy machine; read the interval, not the figure." in row
     general, row = measure.remarks({**log, "spread": 0.01, "energy_joules": {"method": {"value": 2.0}}})
     assert (general, row) == ([], ["Kernel: k."])
+    general, row = measure.remarks({**log, "spread": 0.01, "machine": ["load 3.00 a core"]})
+    assert measure.LOADED in general
 
 
 def test_threads_are_what_they_were(monkeypatch):

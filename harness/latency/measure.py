@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from harness.tracks.latency import LatencyProblem
 
 Make = Callable[[int, int], Any]
+LOADED = (
+    "Some trials were measured while others used the machine (their records say how much). What takes longer than a "
+    "time slice is then interrupted and what is shorter is not: fast rows look faster than they are, and no interval "
+    "shows it. `harness doctor` says when the machine is quiet."
+)
 
 
 @dataclass
@@ -129,6 +134,8 @@ def remarks(log: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     general = []
     if not any(one.get("value") is not None for one in log.get("energy_joules", {}).values()):
         general.append("Energy: missing; neither RAPL nor NVML can be read on this machine.")
+    if log.get("machine"):
+        general.append(LOADED)
     row = [f"Kernel: {log['kernel']}."]
     if log["bound"] == "arithmetic":
         row.append("Its limit is the arithmetic, not the memory.")
