@@ -3,14 +3,16 @@
 int64_t multiply(int64_t rounds) {
     using Int = Isa::Int<kFour>;
     constexpr int kChains = 8, kSteps = 1024;  // enough for each to wait for its own result; sums do not overflow
-    const typename Isa::I start = Isa::load_codes(reinterpret_cast<const uint8_t*>(
-        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"));
+    // A start of its own for each chain, or the compiler would see that all are one.
+    const auto* text = reinterpret_cast<const uint8_t*>(
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    const typename Isa::I x = Isa::load_codes(text);
     float sink = 0;
     for (int64_t i = 0; i < rounds; ++i) {
         typename Isa::I sum[kChains];
-        each<kChains>([&](auto c) HARNESS_INLINE { sum[c.value] = start; });
+        each<kChains>([&](auto c) HARNESS_INLINE { sum[c.value] = Isa::load_codes(text + c.value); });
         for (int step = 0; step < kSteps; ++step)
-            each<kChains>([&](auto c) HARNESS_INLINE { Int::template add<0>(&sum[c.value], sum[c.value], start); });
+            each<kChains>([&](auto c) HARNESS_INLINE { Int::template add<0>(&sum[c.value], sum[c.value], x); });
         each<kChains>([&](auto c) HARNESS_INLINE { sink += Isa::total(Isa::to_float(sum[c.value])); });
     }
     return sink == 0.5f ? 0 : rounds * kChains * kSteps * 4 * Isa::L;
