@@ -14,7 +14,7 @@ fi
 cmake -G Ninja -S "$here" -B "$build" -DCMAKE_BUILD_TYPE=None "-D$option=ON" -DPython_EXECUTABLE="$python"
 cmake --build "$build"
 mkdir -p "$build/package/harness_kernels"
-cp "$here"/src/harness_kernels/*.py "$build"/_native*.so "$build/package/harness_kernels/"
+cp -R "$here"/src/harness_kernels/. "$build"/_native*.so "$build/package/harness_kernels/"
 # The interpreter keeps memory on purpose, so leaks are not looked for; it is not built for the sanitizers either.
 cd "$here/.."
 PYTHONPATH="$build/package" LD_PRELOAD="$runtime" OMP_NUM_THREADS=1 \
