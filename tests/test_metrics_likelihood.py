@@ -81,9 +81,7 @@ def test_a_model_shares_beginnings_only_if_it_can(config, shares):
 
 
 def test_a_short_attention_window_is_respected():
-    config = transformers.MistralConfig(
-        **SMALL, **GROUPED, sliding_window=10, initializer_range=0.3
-    )
+    config = transformers.MistralConfig(**SMALL, **GROUPED, sliding_window=10, initializer_range=0.3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
