@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import to_dlpack
 
 try:
     from harness_kernels import _native
@@ -85,27 +86,28 @@ def group_multiple(bits: int, activations: Activations = "float") -> int:
 
 def dense(x: Tensor, weight: Tensor) -> Tensor:
     """The product with weight (m, n) of float32, float16 or bfloat16, as it is stored."""
-    return _product(x, len(weight), native().dense, weight)
+    return _product(x, weight.shape[0], native().dense, weight=weight)
 
 
 def two_of_four(x: Tensor, values: Tensor, index: Tensor) -> Tensor:
     """The product with two of every four columns: values (m, 2 ceil(n / 4)) float16, two bits of place each."""
-    return _product(x, len(values), native().two_of_four, values, index)
+    return _product(x, values.shape[0], native().two_of_four, values=values, index=index)
 
 
 def bitmap(x: Tensor, mask: Tensor, values: Tensor) -> Tensor:
     """The product with the float16 `values` that a mask (m, ceil(n / 8)) uint8 keeps, row by row."""
-    return _product(x, len(mask), native().bitmap, mask, values)
+    return _product(x, mask.shape[0], native().bitmap, mask=mask, values=values)
 
 
 def sparse_rows(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     """The product with compressed rows: starts (m + 1) int32, columns uint16 or int32, values float16."""
-    return _product(x, max(len(rows) - 1, 0), native().sparse_rows, rows, columns, values)
+    return _product(x, max(rows.shape[0] - 1, 0), native().sparse_rows, rows=rows, columns=columns, values=values)
 
 
 def codebook(x: Tensor, codes: Tensor, high: Tensor | None, book: Tensor, *, bits: int, rows: int) -> Tensor:
     """The product with vectors of outputs from `book` (2**bits, v), at indices as `harness.packed.Codebook` has."""
-    return _product(x, rows, native().codebook, codes, high, book.float().contiguous(), bits)
+    book = book.float().contiguous()
+    return _product(x, rows, native().codebook, codes=codes, high=high, book=book, bits=bits)
 
 
 def lookup(
@@ -115,14 +117,15 @@ def lookup(
 
     Tables of the sums of four activations are rounded to 8 bits, with one scale for 64 columns or fewer.
     """
-    return _product(x, rows, native().lookup, codes, signs, scale, offset, group_size)
+    weight = {"codes": codes, "signs": signs, "scale": scale, "offset": offset}
+    return _product(x, rows, native().lookup, **weight, group_size=group_size)
 
 
 def dfloat11(stream: Tensor, gaps: Tensor, positions: Tensor, lengths: Tensor, rest: Tensor) -> Tensor:
     """The bfloat16 numbers of `harness.packed.DFloat11`, bit for bit."""
-    _check(stream=stream, gaps=gaps, positions=positions, lengths=lengths, rest=rest)
+    parts = {"stream": stream, "gaps": gaps, "positions": positions, "lengths": lengths, "rest": rest}
     out = torch.empty(rest.shape, dtype=torch.bfloat16)
-    native().dfloat11(out, stream, gaps, positions, lengths, rest)
+    native().dfloat11(_handed("out", out), *(_handed(name, part) for name, part in parts.items()))
     return out
 
 
@@ -131,14 +134,16 @@ def _coded(
 ) -> Tensor:
     if activations not in ("float", "int8"):
         raise ValueError(f"activations: is {activations!r}; accepted are 'float' and 'int8'")
-    _check(x=x, codes=codes, scale=scale, **({} if zero is None else {"zero": zero}))
-    weight = (codes, scale, zero, format, group_size)
+    for name, part in (("codes", codes), ("scale", scale)):
+        if not isinstance(part, Tensor):
+            raise ValueError(f"{name}: is a {type(part).__name__}; accepted is a tensor")
+    weight = {"codes": codes, "scale": scale, "zero": zero, "format": format, "group_size": group_size}
     if activations == "float" and x.numel() > MOST_ROWS * x.shape[-1]:
-        return _by_tiles(x, len(codes), weight)
-    return _product(x, len(codes), native().uniform, *weight, activations == "int8")
+        return _by_tiles(x, codes.shape[0], weight)
+    return _product(x, codes.shape[0], native().uniform, **weight, int8=activations == "int8")
 
 
-def _by_tiles(x: Tensor, m: int, weight: tuple[Any, ...]) -> Tensor:
+def _by_tiles(x: Tensor, m: int, weight: dict[str, Any]) -> Tensor:
     flat = _rows(x)
     n = flat.shape[1]
     y = flat.new_empty(len(flat), m)
@@ -146,29 +151,33 @@ def _by_tiles(x: Tensor, m: int, weight: tuple[Any, ...]) -> Tensor:
     tile = flat.new_empty(min(step, m), n)
     for first in range(0, m, step):
         part = tile[: min(step, m - first)]
-        native().uniform_decode(part, first, *weight)
+        native().uniform_decode(part, first, **weight)
         torch.mm(flat, part.T, out=y[:, first : first + len(part)])
     return y.view(*x.shape[:-1], m).to(x.dtype)
 
 
-def _product(x: Tensor, m: int, kernel: Any, *weight: Any) -> Tensor:
-    _check(x=x, **{f"weight {i}": part for i, part in enumerate(weight) if isinstance(part, Tensor)})
+def _product(x: Tensor, m: int, kernel: Any, **weight: Any) -> Tensor:
+    # Every step in Python takes microseconds, of products that take a hundred.
+    parts = [_handed(name, part) if isinstance(part, Tensor) else part for name, part in weight.items()]
     flat = _rows(x)
-    y = flat.new_empty(len(flat), m)
-    kernel(flat, y, *weight)
-    return y.view(*x.shape[:-1], m).to(x.dtype)
+    y = torch.empty(flat.shape[0], m)
+    kernel(_handed("x", flat), _handed("y", y), *parts)
+    return y if flat is x else y.view(*x.shape[:-1], m).to(x.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(rows, n) float32, contiguous."""
+    """(rows, n) float32, contiguous: x itself where it is that."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x: is a {type(x).__name__}; accepted is a tensor")
+    if x.dtype is torch.float32 and x.ndim == 2 and x.is_contiguous():
+        return x
     if not x.is_floating_point() or x.ndim == 0:
         raise ValueError(f"x: has dtype {x.dtype} and shape {tuple(x.shape)}; accepted are floating rows")
     return x.detach().reshape(x.shape[:-1].numel(), x.shape[-1]).float().contiguous()
 
 
-def _check(**tensors: Any) -> None:
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name}: is a {type(tensor).__name__}; accepted is a tensor")
-        if not tensor.is_cpu:
-            raise ValueError(f"{name}: is on device {tensor.device}; accepted is cpu")
+def _handed(name: str, tensor: Tensor) -> Any:
+    """The tensor for the compiled part, without a copy: `Tensor.__dlpack__` takes ten times as long."""
+    if not tensor.is_cpu:
+        raise ValueError(f"{name}: is on device {tensor.device}; accepted is cpu")
+    return to_dlpack(tensor.detach() if tensor.requires_grad else tensor)
