@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 import types
@@ -37,6 +38,7 @@ ENTRY_POINT_GROUP = "harness.methods"
 Role = Literal["method", "control", "reference"]
 """What a row of a table is there for: a method to be compared, a null control (as much chosen at random), or the
 reference that others are measured from (the model as it was)."""
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Entry:
     input_type: str
     role: Role = "method"
     tune: dict[str, Sequence[Any]] = field(default_factory=dict)
+    bounds: tuple[float, float] = UNBOUNDED
+    """Of a metric: the least and the most that its summary can be."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -114,6 +118,7 @@ def _register(
     claims: Iterable[Claim],
     role: Role = "method",
     tune: Mapping[str, Sequence[Any]] | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Entry:
     name = function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
@@ -129,7 +134,7 @@ def _register(
             raise TypeError(f"{kind} {name} declares a space for {parameter!r}, which is no parameter of it")
         for value in values:
             params[parameter].check(value, name)
-    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role, dict(tune or {}))
+    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role, dict(tune or {}), bounds)
     other = _entries.get(entry.key)
     if other and other.module != entry.module:
         raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
@@ -157,11 +162,14 @@ def method(
     return decorate
 
 
-def metric(*, paper: str | None = None) -> Callable[[Callable], Callable]:
-    """Register a function from a `Subject` to `Scores`."""
+def metric(*, paper: str | None = None, bounds: tuple[float, float] = UNBOUNDED) -> Callable[[Callable], Callable]:
+    """Register a function from a `Subject` to `Scores`.
+
+    `bounds` are the least and the most that its summary can be: intervals in tables end there.
+    """
 
     def decorate(function: Callable) -> Callable:
-        _register("metric", function, "", paper, ())
+        _register("metric", function, "", paper, (), bounds=bounds)
         return function
 
     return decorate

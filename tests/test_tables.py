@@ -16,7 +16,7 @@ from engine_toy import Toy, toy_fixture  # noqa: F401
 from rich.console import Console
 from table_samples import ITEMS, SUITE, draw, fill, scores
 
-from harness import BadInput
+from harness import BadInput, Scores, registry
 from harness.engine.plan import plan_suite
 from harness.engine.suite import load_suite
 from harness.stats import ScoreSet, compare, interval
@@ -25,7 +25,7 @@ from harness.tables.bibliography import find
 from harness.tables.build import Scope, metric_labels, short_names, tabulate
 from harness.tables.model import BITS, Evidence
 from harness.tables.rounding import rounded
-from harness.tables.statistics import evaluate, intervals
+from harness.tables.statistics import evaluate
 from harness.tables.terminal import print_tables
 
 
@@ -170,17 +170,14 @@ def test_no_common_seed_is_said() -> None:
     assert "no seed" in evaluate([base, other], [None, 0])[1].problem
 
 
-def test_shared_draws_give_the_intervals_of_the_statistics_module() -> None:
-    rng = np.random.default_rng(3)
-    sets = {
-        at: ScoreSet.stack([scores(rng.exponential(2, ITEMS), summary="exp_mean") for _ in range(seeds)], range(seeds))
-        for at, seeds in enumerate((1, 3, 3))
-    }
-    for at, found in intervals(sets).items():
-        expected = interval(sets[at])
-        width = expected.high - expected.low
-        assert found.value == expected.value
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05 * width)
+def test_intervals_end_where_the_metric_does() -> None:
+    """Ten seeds near the top of Kendall's tau: the interval of their mean would go beyond 1."""
+    values = [0.1, *[1.0] * 9]
+    seeds = ScoreSet.stack([Scores(ids=["space"], values=np.array([one]), signature="s") for one in values], range(10))
+    free = evaluate([seeds], [None])[0].interval
+    cut = evaluate([seeds], [None], bounds=registry.get("kendall_tau", "metric").bounds)[0].interval
+    assert free.high > 1
+    assert (cut.low, cut.high) == (free.low, 1)
 
 
 def test_a_margin_on_a_perplexity_is_in_its_own_unit() -> None:

@@ -62,6 +62,17 @@ def test_a_table_as_it_was_written_holds(toy: Toy, form: str) -> None:
     assert "every printed number holds" in result.output
 
 
+@pytest.mark.parametrize("form", ["markdown", "latex", "json", "csv"])
+def test_a_table_of_other_statistics_code_holds_where_its_numbers_do(toy: Toy, form: str) -> None:
+    path = written(toy, form)
+    text = path.read_text()
+    (code,) = {found["code"] for found in ID.finditer(text)}
+    path.write_text(text.replace(code, "00000000"))
+    result = harness("verify", str(path))
+    assert result.exit_code == 0, result.output
+    assert "other statistics code" in result.output
+
+
 @pytest.mark.parametrize("form", ["markdown", "latex"])
 def test_a_changed_digit_is_found_and_named(toy: Toy, form: str) -> None:
     path = written(toy, form)

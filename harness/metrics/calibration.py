@@ -41,7 +41,7 @@ Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(items, answers of an item): confidence, whether it was right, squared distance from the label."""
 
 
-@metric(paper="brier1950verification")
+@metric(paper="brier1950verification", bounds=(0, 2))
 def brier_score(subject: Subject, *, task: str | None = None) -> Scores:
     """Squared distance between the predicted probabilities and the label, summed over the classes, 0 to 2; by item.
 
@@ -51,7 +51,7 @@ def brier_score(subject: Subject, *, task: str | None = None) -> Scores:
     return _scores(subject, task, "brier_score", "", lambda found: found[2].mean(1))
 
 
-@metric(paper="nixon2019measuring")
+@metric(paper="nixon2019measuring", bounds=(0, 1))
 def calibration_error(subject: Subject, *, task: str | None = None, bins: Count = 15) -> Scores:
     """Expected calibration error with bins of equal mass: signed gaps by item, whose mean is the error.
 

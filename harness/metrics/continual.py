@@ -14,7 +14,7 @@ from harness.scores import Scores
 VERSION = 1
 
 
-@metric(paper="chaudhry2018riemannian")
+@metric(paper="chaudhry2018riemannian", bounds=(-1, 1))
 def average_forgetting(subject: Subject) -> Scores:
     """How much accuracy on earlier tasks was lost: the highest before the last task minus that at the end.
 
@@ -26,7 +26,7 @@ def average_forgetting(subject: Subject) -> Scores:
     return _scores(subject, "average_forgetting", forgotten, higher_is_better=False)
 
 
-@metric(paper="lopezpaz2017gradient")
+@metric(paper="lopezpaz2017gradient", bounds=(-1, 1))
 def backward_transfer(subject: Subject) -> Scores:
     """How much learning later tasks changed the accuracy on earlier ones; it is negative where they were forgotten.
 

@@ -13,7 +13,7 @@ from harness.scores import Scores
 VERSION = 1
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def divergence_from_teacher(subject: Subject) -> Scores:
     """KL(teacher || student) of the answers to each test item, in nats; of a text the mean over its tokens."""
     import torch

@@ -12,7 +12,7 @@ from harness.scores import Scores
 VERSION = 1
 
 
-@metric()
+@metric(bounds=(-1, 1))
 def sts_spearman(subject: Subject, *, dataset: Dataset = "stsb", split: str = "test") -> Scores:
     """Spearman correlation of cosine similarities with human scores, for pairs of sentences (Cer et al. 2017).
 

@@ -13,7 +13,7 @@ from harness.scores import Scores
 VERSION = 1
 
 
-@metric()
+@metric(bounds=(0, 1))
 def generated_accuracy(subject: Subject) -> Scores:
     """The part of the generated networks that classify each test item rightly."""
     from harness.tasks import evaluate
@@ -34,7 +34,7 @@ def generated_accuracy(subject: Subject) -> Scores:
     )
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def novelty(subject: Subject) -> Scores:
     """The mean distance of the generated networks to the nearest of the zoo, over the mean distance of two of the zoo.
 

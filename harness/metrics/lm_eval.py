@@ -31,7 +31,7 @@ SUMMARIES: dict[str, Summary] = {"mean": "mean", "perplexity": "exp_mean", "weig
 SENTENCES = ("sentence_good", "sentence_bad")
 
 
-@metric()
+@metric(bounds=(0, 1))
 def blimp(
     subject: Subject, *, dataset: Dataset = "blimp", split: str = "train", limit_per_paradigm: Count | None = None
 ) -> Scores:

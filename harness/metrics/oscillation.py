@@ -12,7 +12,7 @@ from harness.scores import Scores
 VERSION = 2
 
 
-@metric(paper="liu2023oscillation")
+@metric(paper="liu2023oscillation", bounds=(0, 1))
 def oscillation(subject: Subject) -> Scores:
     """Of a layer's weights and the last steps, the part in which a code changed against its last change: the mean over
     the layers. One number a model; `extra` has each layer's.

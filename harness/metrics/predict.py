@@ -52,14 +52,14 @@ def interval_scores(predicted: np.ndarray, target: np.ndarray, levels: Sequence[
     return total / (len(found) + 0.5 * bool(middle))
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def pinball_loss(subject: Subject) -> Scores:
     """Pinball loss of the predicted quantiles, the mean over the levels, for each test row."""
     predicted, target, levels = _taken(subject, "pinball_loss", quantiles=True)
     return _scores(subject, "pinball", pinball(predicted, target, levels), levels)
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def interval_score(subject: Subject) -> Scores:
     """Weighted interval score of the predicted quantiles, for each test row. `extra` has the part of the targets inside
     the outermost interval and the part that its levels promise; how far all levels are off is `calibration_error`."""
@@ -72,7 +72,7 @@ def interval_score(subject: Subject) -> Scores:
     return _scores(subject, "interval-score", interval_scores(predicted, target, levels), levels, extra)
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def squared_error(subject: Subject) -> Scores:
     """Squared error of the predicted mean, for each test row; `extra` has its root over all of them."""
     predicted, target, levels = _taken(subject, "squared_error", quantiles=False)

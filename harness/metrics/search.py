@@ -14,7 +14,7 @@ from harness.search.table import Score, Table
 VERSION = 1
 
 
-@metric()
+@metric(bounds=(-1, 1))
 def kendall_tau(subject: Subject, *, of: Score = "loss") -> Scores:
     """Kendall's tau-b between the ranking that the search predicted and the benchmark's, over what it ranked.
 
@@ -30,7 +30,7 @@ def kendall_tau(subject: Subject, *, of: Score = "loss") -> Scores:
     return _one(table, f"kendall_tau|of:{of}", value, "tau", higher_is_better=True, ranked=float(len(pairs)))
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def regret(subject: Subject, *, of: Score = "accuracy") -> Scores:
     """How far the benchmark's score of the chosen architecture is below that of the best allowed one. One a seed."""
     table = _table(subject, "regret")

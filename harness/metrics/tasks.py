@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-@metric()
+@metric(bounds=(0, 1))
 def accuracy(subject: Subject, *, task: str | None = None) -> Scores:
     """Whether the likeliest class is the label, for each test item; of a text the part of its tokens.
 
@@ -26,7 +26,7 @@ def accuracy(subject: Subject, *, task: str | None = None) -> Scores:
     return _scores(subject, task, "accuracy", unit="accuracy", higher_is_better=True)
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def cross_entropy(subject: Subject, *, task: str | None = None) -> Scores:
     """Cross-entropy of each test item, in nats; of a text the mean over its tokens."""
     return _scores(subject, task, "loss", unit="nats", higher_is_better=False)

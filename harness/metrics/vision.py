@@ -14,7 +14,7 @@ VERSION = 1
 BATCH = 256
 
 
-@metric()
+@metric(bounds=(0, 1))
 def top1(subject: Subject, *, dataset: Dataset, split: str = "test", images: Count | None = None) -> Scores:
     """Top-1 accuracy: whether the likeliest class is the image's label, for each image, or for the first `images`.
 

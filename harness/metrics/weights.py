@@ -13,7 +13,7 @@ from harness.scores import Scores
 VERSION = 2
 
 
-@metric()
+@metric(bounds=(0, np.inf))
 def weight_norm(subject: Subject, *, norm: Literal["spectral", "max"] = "spectral") -> Scores:
     """The norm of a weight, its largest singular value or its largest entry: the mean over the layers of the body.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +28,7 @@ from harness.stats.significance import (
     tost_binary,
 )
 
+Key = TypeVar("Key")
 MEDIANS = ("median", "exp_median")
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
@@ -107,8 +108,8 @@ def interval(scores: ScoreSet, confidence: float = 0.95, resamples: int = 10_000
 
 
 def intervals(
-    sets: Mapping[str, ScoreSet], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> dict[str, Interval]:
+    sets: Mapping[Key, ScoreSet], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> dict[Key, Interval]:
     """`interval` of every set; sets of the same shape and weights share one draw of resamples.
 
     A median's interval is that by order statistics (see `harness.stats.ratio`), infinite where there are too few items.
@@ -210,9 +211,9 @@ def _on_scale(scores: ScoreSet) -> tuple[Units, Callable[[float], float]]:
     return one, np.exp if scores.summary == "exp_mean" else float
 
 
-def _alike(sets: Mapping[str, Units]) -> list[list[str]]:
+def _alike(sets: Mapping[Key, Units]) -> list[list[Key]]:
     """Names in groups that one draw can serve."""
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[tuple, list[Key]] = {}
     for name, one in sets.items():
         groups.setdefault((one.sums.shape, one.weights.tobytes()), []).append(name)
     return list(groups.values())

@@ -208,8 +208,9 @@ class _Builder:
             return
         first = next(iter(present.values()))
         partners = self._same_machine(present, name)
-        margin = self.scope.suite.margins.get(parse_expression(label).name)
-        found = evaluate(sets, partners, margin, self.scope.correction)
+        metric = parse_expression(label).name
+        margin, bounds = self.scope.suite.margins.get(metric), registry.get(metric, "metric").bounds
+        found = evaluate(sets, partners, margin, self.scope.correction, bounds)
         marks = {} if self.within else self._marks(present)
         title = f"{name} {'↑' if first.higher_is_better else '↓'}"
         self._column(

@@ -119,8 +119,9 @@ def _problem(rows: _Rows, labels: Sequence[str]) -> Iterator[Analysis]:
 def _metric(
     rows: _Rows, label: str, name: str, sets: Sequence[ScoreSet | None], reasons: Mapping[int, str]
 ) -> Iterator[Analysis]:
-    margin = rows.scope.suite.margins.get(parse_expression(label).name)
-    found = evaluate(sets, rows.partners, margin, rows.scope.correction)
+    metric = parse_expression(label).name
+    margin, bounds = rows.scope.suite.margins.get(metric), registry.get(metric, "metric").bounds
+    found = evaluate(sets, rows.partners, margin, rows.scope.correction, bounds)
     for at, partner in enumerate(rows.partners):
         if partner is None:
             continue

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
 from harness.errors import BadInput
+from harness.registry import UNBOUNDED
 from harness.scores import LOGARITHMIC
-from harness.stats import Comparison, Interval, ScoreSet, compare_all, interval
-from harness.stats.resample import bca, bootstrap_means, units
+from harness.stats import Comparison, Interval, ScoreSet, compare_all, intervals
 from harness.stats.scoreset import require_same_items, require_same_signature
 from harness.stats.significance import Correction
 
 CONFIDENCE, RESAMPLES, ALPHA = 0.95, 10_000, 0.05
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -34,39 +32,21 @@ def evaluate(
     partners: Sequence[int | None],
     margin: float | None = None,
     correction: Correction = "holm",
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> list[Compared]:
-    """Interval of every row, and its difference to the row that `partners` gives it.
+    """Interval of every row, cut at `bounds`, and its difference to the row that `partners` gives it.
 
     Pairs are compared on the seeds that both rows have. Rows that cannot be paired (other items, another protocol)
     say why in `problem`.
     """
     found = [Compared(one) for one in sets]
     present = {at: one for at, one in enumerate(sets) if one is not None}
-    for at, estimate in intervals(present).items():
-        found[at] = replace(found[at], interval=estimate)
+    for at, estimate in intervals(present, CONFIDENCE, RESAMPLES).items():
+        low, high = max(estimate.low, bounds[0]), min(estimate.high, bounds[1])
+        found[at] = replace(found[at], interval=replace(estimate, low=low, high=high))
     for at, result in _differences(present, partners, margin, correction).items():
         key = "problem" if isinstance(result, str) else "difference"
         found[at] = replace(found[at], **{key: result})  # type: ignore[arg-type]
-    return found
-
-
-def intervals(sets: Mapping[Key, ScoreSet], confidence: float = CONFIDENCE, seed: int = 0) -> dict[Key, Interval]:
-    """What `harness.stats.interval` gives for each, with one draw of resamples for all that share their items."""
-    together: dict[tuple, list[Key]] = {}
-    found: dict[Key, Interval] = {}
-    for key, one in sets.items():
-        if one.summary in ("mean", "exp_mean"):
-            together.setdefault((len(one.seeds), one.ids), []).append(key)
-        else:
-            found[key] = interval(one, confidence, RESAMPLES, seed)
-    for keys in together.values():
-        summed = [units(sets[key].values, sets[key].weights, sets[key].blocks) for key in keys]
-        drawn = bootstrap_means(summed, RESAMPLES, np.random.default_rng(seed))
-        for key, unit, replicates in zip(keys, summed, drawn, strict=True):
-            low, high = bca(unit, replicates, confidence)
-            if sets[key].summary == "exp_mean":
-                low, high = float(np.exp(low)), float(np.exp(high))
-            found[key] = Interval(sets[key].value, low, high)
     return found
 
 

@@ -34,7 +34,7 @@ template <int F, int SPAN, int P>
 void unit_sums(const uint8_t* w, int64_t bytes, const Element<F, true>* x, int64_t stride, int64_t units, int32_t* out,
                int64_t out_stride) {
     using S = Shape<F, true>;
-    constexpr int64_t step = 4 * SPAN * S::bytes, columns = 4 * SPAN * S::tile, ahead = 2048;
+    constexpr int64_t step = 4 * SPAN * S::bytes, columns = 4 * SPAN * S::tile, ahead = 4096;
     constexpr int64_t beyond = F == kThree ? 4 : 0;  // bytes that are read after a tile, to be there
     const int64_t whole = bytes > beyond ? (bytes - beyond) / step : 0;
     int64_t i = 0;
