@@ -36,6 +36,32 @@ void dense_block(const Product& p, const Dense& d, int64_t row, int64_t first) {
         }
     };
     int64_t j = 0;
+#if defined(__AVX2__)
+    // A word holds two values of bfloat16; each is a float once the other is shifted out or masked. Activations are
+    // sorted likewise, for all rows at once.
+    if constexpr (Type == kBF16 && B == 1) {
+        __m256 odd[R];
+        for (auto& one : odd) one = _mm256_setzero_ps();
+        const auto sorted = [](__m256 pairs) {
+            return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0b11'01'10'00));
+        };
+        const __m256i high = _mm256_set1_epi32(static_cast<int>(0xFFFF0000));
+        const float* x = p.x + first * p.x_stride;
+        for (; j + 16 <= p.n; j += 16) {
+            const __m256 low = Avx2::load(x + j), rest = Avx2::load(x + j + 8);
+            const __m256 x_even = sorted(_mm256_shuffle_ps(low, rest, 0b10'00'10'00));
+            const __m256 x_odd = sorted(_mm256_shuffle_ps(low, rest, 0b11'01'11'01));
+            each<R>([&](auto r) HARNESS_INLINE {
+                const auto* at = static_cast<const uint16_t*>(w[r.value]) + j;
+                const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+                const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+                sum[r.value][0] = Avx2::fma(even, x_even, sum[r.value][0]);
+                odd[r.value] = Avx2::fma(_mm256_castsi256_ps(_mm256_and_si256(words, high)), x_odd, odd[r.value]);
+            });
+        }
+        for (int r = 0; r < R; ++r) sum[r][0] = _mm256_add_ps(sum[r][0], odd[r]);
+    }
+#endif
     for (; j + L <= p.n; j += L) step(j, [&](const void* from) { return values_at<Type>(from, j); });
     if (j < p.n) step(j, [&](const void* from) { return last_values<Type>(from, j, p.n - j); });
     for (int r = 0; r < R && row + r < p.m; ++r)
@@ -72,14 +98,22 @@ void two_of_four_row(const Product& p, const TwoOfFour& w, int64_t row, int64_t 
     float total[B] = {};
     int64_t i = 0;
 #if defined(__AVX2__)
-    __m256 sum[B];
-    for (int b = 0; b < B; ++b) sum[b] = _mm256_setzero_ps();
-    for (; i + 4 <= w.kept; i += 4) {
-        const __m256 value = placed(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(values + i)), w.places, index[i / 4]);
+    // Several sums, so that an addition does not wait for the one before it.
+    constexpr int kSums = B == 1 ? 4 : 1;
+    __m256 sum[kSums][B];
+    for (auto& one : sum)
+        for (int b = 0; b < B; ++b) one[b] = _mm256_setzero_ps();
+    const auto add = [&](int64_t at, __m256* one) __attribute__((always_inline)) {
+        const __m128i four = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values + at));
+        const __m256 value = placed(four, w.places, index[at / 4]);
         for (int b = 0; b < B; ++b)
-            sum[b] = Avx2::fma(value, Avx2::load(p.x + (first + b) * p.x_stride + 2 * i), sum[b]);
-    }
-    for (int b = 0; b < B; ++b) total[b] = Avx2::total(sum[b]);
+            one[b] = Avx2::fma(value, Avx2::load(p.x + (first + b) * p.x_stride + 2 * at), one[b]);
+    };
+    for (; i + 4 * kSums <= w.kept; i += 4 * kSums)
+        each<kSums>([&](auto k) HARNESS_INLINE { add(i + 4 * k.value, sum[k.value]); });
+    for (; i + 4 <= w.kept; i += 4) add(i, sum[0]);
+    for (int b = 0; b < B; ++b)
+        for (int k = 0; k < kSums; ++k) total[b] += Avx2::total(sum[k][b]);
 #endif
     for (; i < w.kept; ++i) {
         const int64_t column = i / 2 * 4 + (index[i / 4] >> 2 * (i % 4) & 3);
@@ -106,19 +140,23 @@ void bitmap_rows(const Product& p, const Bitmap& w, int64_t begin, int64_t end) 
             const float* x = p.x + b * p.x_stride;
             int64_t at = w.first[row];
 #if defined(__AVX2__)
-            __m256 sum = _mm256_setzero_ps();
-            for (int64_t c = 0; c < bytes; ++c) {
-                alignas(16) uint16_t last[8] = {};
-                const uint16_t* from = w.values + at;
-                if (at + 8 > w.count) {
-                    __builtin_memcpy(last, from, static_cast<size_t>(w.count - at) * sizeof *from);
-                    from = last;
-                }
+            __m256 sum[4];
+            for (auto& one : sum) one = _mm256_setzero_ps();
+            const auto add = [&](const uint16_t* from, int64_t c, __m256& one) __attribute__((always_inline)) {
                 const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-                sum = Avx2::fma(placed(values, w.places, mask[c]), Avx2::load(x + 8 * c), sum);
+                one = Avx2::fma(placed(values, w.places, mask[c]), Avx2::load(x + 8 * c), one);
                 at += __builtin_popcount(mask[c]);
+            };
+            int64_t c = 0;
+            for (; c + 4 <= bytes && at + 32 <= w.count; c += 4)
+                each<4>([&](auto k) HARNESS_INLINE { add(w.values + at, c + k.value, sum[k.value]); });
+            for (; c < bytes; ++c) {
+                alignas(16) uint16_t last[8] = {};
+                const bool near = at + 8 > w.count;
+                if (near) __builtin_memcpy(last, w.values + at, static_cast<size_t>(w.count - at) * sizeof *last);
+                add(near ? last : w.values + at, c, sum[0]);
             }
-            p.y[b * p.m + row] = Avx2::total(sum);
+            p.y[b * p.m + row] = Avx2::total(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 #else
             float sum = 0;
             for (int64_t c = 0; c < bytes; ++c)
