@@ -56,7 +56,7 @@ bad("quantiles that do not rise", "predict", "levels=[0.9, 0.1]", problem="{data
 bad("a metric of another track", "predict", "episode_return is for problems of the policy", metrics="[episode_return]")
 bad("a calibration of the mean", "predict", "is for classes and quantiles (bases: quantile)",
     problem="{dataset: diabetes, bases: mean}", metrics="[calibration_error]")  # fmt: skip
-bad("one trial under two spellings", "predict", "bad.yaml:", "would be one trial with it", "ridge",
+bad("one trial under two spellings", "predict", "bad.yaml:", "would bear its name", "ridge",
     problem="{dataset: diabetes, bases: mean, tuning: 2}", methods='[linear_stack, "linear_stack(ridge=1.0)"]',
     metrics="[squared_error]")  # fmt: skip
 bad("a continuation of images", "train", "continuation_bleu is for text; task digits is of kind vision",

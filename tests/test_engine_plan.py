@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from engine_toy import SUITE, Toy, toy_fixture  # noqa: F401
 
-from harness import BadInput
+from harness import BadInput, registry
 from harness.engine import plan as plan_module
 from harness.engine.plan import MetricCall, Plan, Point, Trial, canonical, plan_suite, suite_points
 from harness.engine.suite import load_suite
@@ -48,17 +48,29 @@ def test_a_point_written_twice_is_one(toy: Toy) -> None:
 
 
 def test_a_point_that_tuning_would_make_two_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a suite sets is not tuned, so these two would be different results under one hash."""
-    from harness import registry
-
+    """What a suite sets is not tuned, so these two would be different results under one name."""
     methods = '[shift, "shift(by=1)"]'
     entry = registry.get("shift")
     monkeypatch.setitem(registry._entries, entry.key, dataclasses.replace(entry, tune={"by": (1, 2)}))
     assert len(plan(toy.write(methods=methods, seeds="1"))) == 1
-    with pytest.raises(BadInput, match=r"toys.yaml:7: shift\(by=1\) has the parameters of shift and would be"):
+    with pytest.raises(BadInput, match=r"toys.yaml:7: shift\(by=1\) has the parameters of shift and would bear"):
         plan(toy.write(methods=methods, problem="{size: 4, tuning: 2}"))
     told_apart = toy.write(methods='[shift, "shift(by=2)"]', problem="{size: 4, tuning: 2}")
     assert len(suite_points(load_suite(told_apart))) == 2
+
+
+@pytest.mark.parametrize(("tuning", "same"), [(2, False), (0, True)])
+def test_a_default_that_a_suite_keeps_from_tuning_is_another_trial(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, tuning: int, same: bool
+) -> None:
+    """Two suites on one ledger: in the first `by` is tuned, in the second it is not."""
+    entry = registry.get("shift")
+    monkeypatch.setitem(registry._entries, entry.key, dataclasses.replace(entry, tune={"by": (1, 2)}))
+    found = [plan(toy.write(methods=f"[{one}]", seeds="1"))[0] for one in ("shift", '"shift(by=1)"')]
+    tuned, fixed = (dataclasses.replace(one, spec={**one.spec, "tuning": tuning}) for one in found)
+    assert tuned.point.params == fixed.point.params
+    assert (tuned.hash == fixed.hash) is same
+    assert Trial.from_json(fixed.to_json()).hash == fixed.hash
 
 
 def test_the_hash_is_stable() -> None:

@@ -21,6 +21,8 @@ from harness.registry import Entry
 
 MAX_POINTS = 100_000
 """Method points of one suite; a grid beyond this is taken for a slip."""
+FACTORS = {"lr": (0.1, 0.3, 1.0, 3.0, 10.0), "weight_decay": (0.0, 0.1, 1.0, 10.0)}
+"""What tuning varies of every method that has it, as factors of its default."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class MetricCall:
 
 @dataclass(frozen=True)
 class Point:
-    """A method with one point of its grid. `given` holds the parameters that the suite sets, `params` all of them."""
+    """A method with one point of its grid. `given` holds the parameters that the suite sets, `params` all of them.
+
+    `fixed` names those that the suite sets to their default: tuning would vary them where nobody sets them.
+    """
 
     method: str
     version: str
     given: dict[str, Any]
     params: dict[str, Any]
+    fixed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return format_call(self.method, self.given)
@@ -82,10 +88,13 @@ class Trial:
         metrics = sorted(([m.name, m.version, m.params, m.data] for m in self.metrics), key=canonical)
         # The model is known by its content: the same one under another name or path is the same trial.
         known = {"model"} & set(self.content)
+        method = [self.point.method, self.point.version, self.point.params]
+        if self.spec.get("tuning") and self.point.fixed:
+            method.append(sorted(self.point.fixed))
         return digest(
             {
                 "track": self.track,
-                "method": [self.point.method, self.point.version, self.point.params],
+                "method": method,
                 "problem": {key: value for key, value in self.spec.items() if key not in known},
                 "content": self.content,
                 "seed": self.seed,
@@ -106,7 +115,9 @@ class Trial:
     def from_json(cls, text: str) -> Trial:
         fields = json.loads(text)
         metrics = tuple(MetricCall(**call) for call in fields.pop("metrics"))
-        return cls(point=Point(**fields.pop("point")), metrics=metrics, **fields)
+        point = Point(**fields.pop("point"))
+        point = dataclasses.replace(point, fixed=tuple(point.fixed))
+        return cls(point=point, metrics=metrics, **fields)
 
 
 def canonical(value: Any) -> str:
@@ -198,7 +209,10 @@ def suite_points(suite: Suite) -> tuple[Point, ...]:
             entry = _method(suite, expression)
             for given in bind(expression, entry.params, entry.name):
                 params = complete(given, entry.params)
-                point = Point(entry.name, entry.version, given, params)
+                fixed = tuple(
+                    name for name in given if name in tunable(entry) and given[name] == entry.params[name].default
+                )
+                point = Point(entry.name, entry.version, given, params, fixed)
                 # A point reached twice (a default spelled out) is one point.
                 _require_same_tuning(suite, entry, found.setdefault(canonical([entry.name, params]), point), point)
                 if len(found) > MAX_POINTS:
@@ -206,16 +220,19 @@ def suite_points(suite: Suite) -> tuple[Point, ...]:
     return tuple(found.values())
 
 
-def _require_same_tuning(suite: Suite, entry: Entry, one: Point, other: Point) -> None:
-    """BadInput where two expressions are one point but tuning would vary a parameter of one of them only: what a suite
-    sets is not tuned, and what is set or not is no part of a trial's identity."""
-    from harness.engine.tuning import FACTORS
+def tunable(entry: Entry) -> set[str]:
+    """The parameters of a method that tuning varies where a suite does not set them."""
+    return ({*FACTORS} & {*entry.params}) | {*entry.tune}
 
-    differing = sorted((set(one.given) ^ set(other.given)) & {*FACTORS, *entry.tune})
+
+def _require_same_tuning(suite: Suite, entry: Entry, one: Point, other: Point) -> None:
+    """BadInput where two expressions are one point but tuning would vary a parameter of one of them only, since what a
+    suite sets is not tuned: their rows would bear one name."""
+    differing = sorted((set(one.given) ^ set(other.given)) & tunable(entry))
     if differing and any(problem.spec.get("tuning") for problem in suite.problems()):
         raise BadInput(
-            f"{other} has the parameters of {one} and would be one trial with it, though tuning varies {differing[0]} "
-            f"for only one of them; give {differing[0]} another value than its default, or leave one of them out"
+            f"{other} has the parameters of {one} and would bear its name, though tuning varies {differing[0]} for "
+            f"only one of them; give {differing[0]} another value than its default, or leave one of them out"
         )
 
 

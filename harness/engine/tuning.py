@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.engine.plan import Trial
+from harness.engine.plan import FACTORS, Trial
 from harness.engine.tracks import Track
 from harness.errors import BadInput, TrialFailed
 from harness.registry import Entry
 
-FACTORS = {"lr": (0.1, 0.3, 1.0, 3.0, 10.0), "weight_decay": (0.0, 0.1, 1.0, 10.0)}
-"""The common grid, as factors of a method's default."""
 FIRST_DECAY = 0.01
 """Takes the place of a default weight decay of 0, which has no multiples."""
 
