@@ -2,6 +2,10 @@
 
 #include <atomic>
 
+#if defined(HARNESS_ARM) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace harness {
 namespace {
 
@@ -23,6 +27,14 @@ std::vector<const Table*> available() {
 #endif
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
         tables.push_back(avx2_table());
+#elif defined(HARNESS_ARM)
+#if defined(__linux__)
+    constexpr unsigned long dot_products = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+    if (getauxval(AT_HWCAP) & dot_products) tables.push_back(dotprod_table());
+#elif defined(__APPLE__)
+    tables.push_back(dotprod_table());  // all that run macOS have them
+#endif
+    tables.push_back(neon_table());
 #endif
     tables.push_back(portable_table());
     return tables;

@@ -128,6 +128,8 @@ struct Table {
 };
 
 const Table* portable_table();
+const Table* neon_table();
+const Table* dotprod_table();
 const Table* avx2_table();
 const Table* avx512_table();
 

@@ -106,6 +106,43 @@ void lookup_columns(const uint8_t* codes, const uint8_t* signs, const int8_t* ta
     }
 }
 
+#elif defined(HARNESS_NEON)
+
+// Sums of looked up bytes, 16 bits wide, eight rows in each.
+struct Sums {
+    int16x8_t rows[kTileRows / 8];
+    Narrow::F floats(int part) const {
+        const int16x8_t from = rows[part / 2];
+        return Narrow::to_float(vmovl_s16(part % 2 ? vget_high_s16(from) : vget_low_s16(from)));
+    }
+};
+
+template <int P, bool TERNARY>
+void lookup_columns(const uint8_t* codes, const uint8_t* signs, const int8_t* table, int64_t begin, int64_t end,
+                    Sums (&sums)[P]) {
+    for (int64_t c = begin; c < end; ++c) {
+        const int8x16_t even = vld1q_s8(table + 32 * c), odd = vld1q_s8(table + 32 * c + 16);
+        for (int k = 0; k < P; ++k)
+            for (int half = 0; half < 2; ++half) {
+                const uint8x16_t byte = vld1q_u8(codes + (c * P + k) * kTileRows + 16 * half);
+                int8x16_t first = vqtbl1q_s8(even, vandq_u8(byte, vdupq_n_u8(15)));
+                int8x16_t second = vqtbl1q_s8(odd, vshrq_n_u8(byte, 4));
+                if constexpr (TERNARY) {
+                    const uint8x16_t bits = vld1q_u8(signs + c / 4 * kTileRows + 16 * half);
+                    const auto negate = [&](int8x16_t v, int64_t bit) {  // where that bit of the row's byte is set
+                        const uint8x16_t set = vtstq_u8(bits, vdupq_n_u8(static_cast<uint8_t>(1 << bit)));
+                        return vbslq_s8(set, vnegq_s8(v), v);
+                    };
+                    first = negate(first, 2 * (c % 4));
+                    second = negate(second, 2 * (c % 4) + 1);
+                }
+                int16x8_t* rows = sums[k].rows + 2 * half;
+                rows[0] = vaddq_s16(rows[0], vaddl_s8(vget_low_s8(first), vget_low_s8(second)));
+                rows[1] = vaddq_s16(rows[1], vaddl_high_s8(first, second));
+            }
+    }
+}
+
 #else
 
 struct Sums {

@@ -9,11 +9,13 @@ int64_t multiply(int64_t rounds) {
     const typename Isa::I x = Isa::load_codes(text);
     float sink = 0;
     for (int64_t i = 0; i < rounds; ++i) {
-        typename Isa::I sum[kChains];
-        each<kChains>([&](auto c) HARNESS_INLINE { sum[c.value] = Isa::load_codes(text + c.value); });
+        typename Isa::I sum[kChains][Int::sums] = {};
+        each<kChains>([&](auto c) HARNESS_INLINE { sum[c.value][0] = Isa::load_codes(text + c.value); });
         for (int step = 0; step < kSteps; ++step)
-            each<kChains>([&](auto c) HARNESS_INLINE { Int::template add<0>(&sum[c.value], sum[c.value], x); });
-        each<kChains>([&](auto c) HARNESS_INLINE { sink += Isa::total(Isa::to_float(sum[c.value])); });
+            each<kChains>([&](auto c) HARNESS_INLINE { Int::template add<0>(sum[c.value], sum[c.value][0], x); });
+        each<kChains * Int::sums>([&](auto i) HARNESS_INLINE {
+            sink += Isa::total(Isa::to_float(sum[i.value / Int::sums][i.value % Int::sums]));
+        });
     }
     return sink == 0.5f ? 0 : rounds * kChains * kSteps * 4 * Isa::L;
 }

@@ -1,8 +1,9 @@
 """Kernels that run the stored formats of compressed weights, each beside its torch reference.
 
 The stored bytes are read as they are: nothing is laid out anew, so a weight takes no memory beyond its file. The
-instruction set is chosen on the machine that runs (AVX-512 with VBMI and VNNI, AVX2, or plain C++; the environment
-variable HARNESS_KERNELS_ISA names another). One thread is used until `set_threads` says otherwise, and none is started
+instruction set is chosen on the machine that runs: on x86-64 AVX-512 with VBMI and VNNI ("avx512") or AVX2 ("avx2"), on
+64-bit ARM NEON with dot products ("dotprod") or without ("neon"), elsewhere plain C++ ("portable"); the environment
+variable HARNESS_KERNELS_ISA names another. One thread is used until `set_threads` says otherwise, and none is started
 before the first product that needs it. Without the compiled part `available()` is false and the rest can be imported.
 
     y = harness_kernels.uniform(x, codes, scale, zero, bits=4, group_size=128)
