@@ -32,15 +32,19 @@ void dfloat11(Output out, Array stream, Array gaps, Array positions, Array lengt
     nb::gil_scoped_release release;
     constexpr int64_t room = 8 * kBlockBytes + 64;
     thread_local Buffer scratch;
-    auto* space = scratch.of<uint8_t>(room * std::max(1, threads()));
-    parallel(blocks, 1, [&](int64_t begin, int64_t end, int worker) {
-        uint8_t* exponents = space + worker * room;
+    auto* space = scratch.of<uint8_t>(room * kStretches * std::max(1, threads()));
+    parallel(blocks, kStretches, [&](int64_t begin, int64_t end, int worker) {
+        Stretch stretches[kStretches] = {};
         for (int64_t b = begin; b < end; ++b) {
-            const int64_t chunk = b * kBlockChunks, at = chunk * 5, from = first[b];
+            const int64_t chunk = b * kBlockChunks, at = chunk * 5;
             const int word = gap[at / 8] | (at % 8 > 3 ? gap[at / 8 + 1] << 8 : 0);
-            const int64_t size = (b + 1 < blocks ? first[b + 1] : count) - from;
-            huffman_decode(*table, bits, chunk * 64 + (word >> at % 8 & 31), size, exponents);
-            merge_bfloat(exponents, mantissa + from, size, values + from);
+            const int64_t size = (b + 1 < blocks ? first[b + 1] : count) - first[b];
+            stretches[b - begin] = {chunk * 64 + (word >> at % 8 & 31), size, space + (worker * kStretches + b - begin) * room};
+        }
+        huffman_decode(*table, bits, stretches);
+        for (int64_t b = begin; b < end; ++b) {
+            const int64_t from = first[b], size = (b + 1 < blocks ? first[b + 1] : count) - from;
+            merge_bfloat(space + (worker * kStretches + b - begin) * room, mantissa + from, size, values + from);
         }
     });
 }

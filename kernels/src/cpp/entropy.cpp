@@ -30,6 +30,25 @@ int long_code(const HuffmanTable& t, uint64_t bits, uint8_t* symbol) {
     return 0;
 }
 
+// The code at the stretch's bit, of any length.
+void one_code(const HuffmanTable& t, const Bitstream& stream, Stretch& s) {
+    uint8_t symbol = 0;
+    const int length = long_code(t, window(stream, s.bit), &symbol);
+    *s.out++ = symbol;
+    --s.count;
+    s.bit += length ? length : 1;  // no code: the stream is damaged, and its numbers are too
+}
+
+// What one window holds, near the end of a stretch or of the stream.
+void some_codes(const HuffmanTable& t, const Bitstream& stream, Stretch& s) {
+    const HuffmanTable::Entry& e = t.entries[window(stream, s.bit) >> (64 - HuffmanTable::kWindow)];
+    if (e.count == 0) return one_code(t, stream, s);
+    std::memcpy(s.out, e.symbol, 4);
+    s.out += e.count;
+    s.count -= e.count;
+    s.bit += e.bits;
+}
+
 }  // namespace
 
 bool HuffmanTable::build(const uint8_t* lengths) {
@@ -62,28 +81,27 @@ bool HuffmanTable::build(const uint8_t* lengths) {
     return true;
 }
 
-void huffman_decode(const HuffmanTable& t, const Bitstream& stream, int64_t bit, int64_t count, uint8_t* out) {
-    int64_t done = 0;
-    while (done < count) {
-        uint64_t bits = window(stream, bit);
+void huffman_decode(const HuffmanTable& t, const Bitstream& stream, Stretch* s) {
+    // Without a test between: while no stretch can end in four windows, and none reads beyond the stream.
+    const auto far = [&](const Stretch& one) { return one.count >= 16 && one.bit / 8 + 8 <= stream.size; };
+    while (far(s[0]) && far(s[1]) && far(s[2]) && far(s[3])) {
+        uint64_t bits[kStretches];
+        for (int i = 0; i < kStretches; ++i) bits[i] = window(stream, s[i].bit);
         // Four windows at most fit the 57 bits that one read gives.
-        for (int k = 0; k < 4 && done < count; ++k) {
-            const HuffmanTable::Entry& e = t.entries[bits >> (64 - HuffmanTable::kWindow)];
-            if (e.count == 0) break;
-            const int64_t left = count - done;
-            std::memcpy(out + done, e.symbol, 4);
-            if (left <= e.count) return;
-            done += e.count;
-            bit += e.bits;
-            bits <<= e.bits;
-        }
-        if (done < count && t.entries[bits >> (64 - HuffmanTable::kWindow)].count == 0) {
-            uint8_t symbol = 0;
-            const int length = long_code(t, window(stream, bit), &symbol);
-            out[done++] = symbol;
-            bit += length ? length : 1;  // no code: the stream is damaged, and its numbers are too
-        }
+        for (int k = 0; k < 4; ++k)
+            for (int i = 0; i < kStretches; ++i) {
+                const HuffmanTable::Entry& e = t.entries[bits[i] >> (64 - HuffmanTable::kWindow)];
+                std::memcpy(s[i].out, e.symbol, 4);
+                s[i].out += e.count;
+                s[i].count -= e.count;
+                s[i].bit += e.bits;
+                bits[i] <<= e.bits;
+            }
+        for (int i = 0; i < kStretches; ++i)
+            if (t.entries[bits[i] >> (64 - HuffmanTable::kWindow)].count == 0) one_code(t, stream, s[i]);
     }
+    for (int i = 0; i < kStretches; ++i)
+        while (s[i].count > 0) some_codes(t, stream, s[i]);
 }
 
 void merge_bfloat(const uint8_t* exponent, const uint8_t* rest, int64_t count, uint16_t* out) {

@@ -31,7 +31,14 @@ struct Bitstream {
 
 // `count` exponents from bit `bit` of the stream on, most significant bit first; zeros follow its end. `out` has room
 // for three more.
-void huffman_decode(const HuffmanTable& table, const Bitstream& stream, int64_t bit, int64_t count, uint8_t* out);
+struct Stretch {
+    int64_t bit, count;
+    uint8_t* out;
+};
+
+// Decodes several stretches side by side: each table look-up waits for the one before it in its own stretch alone.
+constexpr int kStretches = 4;
+void huffman_decode(const HuffmanTable& table, const Bitstream& stream, Stretch* stretches);
 
 // Exponents and the rest (sign, seven bits of mantissa) to bfloat16.
 void merge_bfloat(const uint8_t* exponent, const uint8_t* rest, int64_t count, uint16_t* out);
