@@ -7,13 +7,11 @@ and for odd shapes a small network of no known family.
 from __future__ import annotations
 
 import contextlib
-import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from harness.compress.threads import threads
 from harness.compress.walk import compress_layers
 from harness.errors import BadInput, TrialFailed
 from harness.packed import PackedWeight, load, save
+from harness.randomness import random_state, restored_random_state, seed_everything
 from harness.registry import Entry
 from harness.solution import Solution
 
@@ -54,10 +53,10 @@ def returns_every_layer(entry: Entry) -> str:
 
 def same_seed_gives_the_same_result(entry: Entry) -> str:
     """Two runs under one seed agree bit for bit, whatever state the global generators are in."""
-    with _restored_random_state():
-        _seed_everything(1)
+    with restored_random_state():
+        seed_everything(1)
         once = _solve(entry, _problem(entry))
-        _seed_everything(2)
+        seed_everything(2)
         again = _solve(entry, _problem(entry))
     _require_equal(once, again, "differs between two runs with one seed; draw from the problem's generator only")
     return "two runs agree bit for bit"
@@ -66,10 +65,10 @@ def same_seed_gives_the_same_result(entry: Entry) -> str:
 def global_random_state_is_left_alone(entry: Entry) -> str:
     """torch, numpy and random hold the state they had."""
     problem = _problem(entry)
-    with _restored_random_state():
-        before = _random_state()
+    with restored_random_state():
+        before = random_state()
         _solve(entry, problem)
-        after = _random_state()
+        after = random_state()
     if touched := [name for name in before if before[name] != after[name]]:
         raise Broken(f"it changed the global random state of {' and '.join(touched)}")
     return "torch, numpy and random untouched"
@@ -265,25 +264,3 @@ def _require_equal(one: Solution, other: Solution, what: str) -> None:
     for name, tensor in one.changed.items():
         if tensor.dtype != other.changed[name].dtype or not torch.equal(tensor, other.changed[name]):
             raise Broken(f"{name} {what}")
-
-
-def _random_state() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (the global state is what is looked at)
-    return {"torch": torch.get_rng_state().tolist(), "numpy": (name, list(keys), rest), "random": random.getstate()}
-
-
-@contextlib.contextmanager
-def _restored_random_state() -> Iterator[None]:
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
-
-
-def _seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import random
 import shutil
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -22,6 +20,7 @@ from harness.engine.tracks import track_module
 from harness.engine.tuning import tune
 from harness.engine.usage import Meter
 from harness.errors import BadInput, TrialFailed
+from harness.randomness import seed_everything
 from harness.registry import Entry
 from harness.scores import Scores
 
@@ -66,7 +65,8 @@ class _Run:
         entry = _as_planned("method", trial.point.method, trial.point.version, trial.track)
         metrics = [(call, _as_planned("metric", call.name, call.version)) for call in trial.metrics]
         track = track_module(trial.track)
-        _seed_everything(trial.hash)
+        # Nothing should draw from the global generators; if a library does, each trial gets the same.
+        seed_everything(int(hashlib.sha256(trial.hash.encode()).hexdigest()[:8], 16))
         self.stage = "build"
         problem = self._build("only")
         self.stage = "solve"
@@ -132,15 +132,6 @@ def _finite(scores: Scores, label: str) -> Scores:
     if not math.isfinite(scores.value):
         raise TrialFailed(f"{label} is {scores.value}")
     return scores
-
-
-def _seed_everything(trial: str) -> None:
-    """Fix the global generators: nothing should draw from them, and if a library does, each trial gets the same."""
-    seed = int(hashlib.sha256(trial.encode()).hexdigest()[:8], 16)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(seed)
 
 
 def _status(error: Exception) -> str:

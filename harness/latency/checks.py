@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from harness.check import Broken, Check
+from harness.randomness import random_state, restored_random_state
 from harness.registry import Entry
-from harness.tracks.checks import every_parameter_has_a_default, random_state, restored_random_state
+from harness.tracks.checks import every_parameter_has_a_default
 from harness.tracks.latency import maker
 
 SHAPES = ((96, 256), (64, 640))

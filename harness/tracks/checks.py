@@ -5,11 +5,9 @@ A track gives specifications of small problems; a check builds one, solves it an
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from harness.check import Broken, Check
 from harness.engine.tracks import track_module
 from harness.errors import BadInput
+from harness.randomness import random_state, restored_random_state, seed_everything
 from harness.registry import Entry
 from harness.solution import Solution
 
@@ -221,26 +220,3 @@ def _named(check: Callable[[Entry, Case], str], track: str, specs: Specs) -> Che
 
     run.__name__, run.__doc__ = check.__name__, check.__doc__
     return run
-
-
-def random_state() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (the global state is what is looked at)
-    return {"torch": torch.get_rng_state().tolist(), "numpy": (name, list(keys), rest), "random": random.getstate()}
-
-
-@contextlib.contextmanager
-def restored_random_state() -> Iterator[None]:
-    """The global generators are what they were, whatever happens inside."""
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
-
-
-def seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)

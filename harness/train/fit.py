@@ -3,15 +3,14 @@ the state of a training that may be killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from harness.errors import BadInput
+from harness.randomness import restored_random_state
 from harness.solution import Solution
 from harness.train.loop import Loss, MakeOptimizer, Phase, run_phases
 from harness.train.schedules import Schedule, cosine
@@ -104,15 +103,8 @@ def developing(problem: Problem, task: Task) -> Callable[[nn.Module], dict[str, 
     from harness.tasks import evaluate
 
     def score(model: nn.Module) -> dict[str, Any]:
-        with problem.budget.free(), kept_random_state():
+        with problem.budget.free(), restored_random_state():
             found = {"dev_loss": float(evaluate(task, model, task.dev)["loss"].mean())}
             return found | dict(problem.along(model) if problem.along else {})
 
     return score
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Whatever draws from torch's global generator inside leaves it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        yield
