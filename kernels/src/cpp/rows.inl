@@ -153,7 +153,8 @@ void bitmap_rows(const Product& p, const Bitmap& w, int64_t begin, int64_t end) 
             for (; c < bytes; ++c) {
                 alignas(16) uint16_t last[8] = {};
                 const bool near = at + 8 > w.count;
-                if (near) __builtin_memcpy(last, w.values + at, static_cast<size_t>(w.count - at) * sizeof *last);
+                if (near && at < w.count)  // of no values at all there is not even an address
+                    __builtin_memcpy(last, w.values + at, static_cast<size_t>(w.count - at) * sizeof *last);
                 add(near ? last : w.values + at, c, sum[0]);
             }
             p.y[b * p.m + row] = Avx2::total(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
