@@ -237,6 +237,14 @@ print(k.isa(), y.item())
     assert done.stdout.split() == ["portable", "8.0"]
 
 
+def test_an_instruction_set_that_is_not_there_is_told():
+    environment = {**os.environ, "HARNESS_KERNELS_ISA": "sse9"}
+    code = "import harness_kernels as k; print(k.isa())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == kernels.isas()[0]
+    assert "HARNESS_KERNELS_ISA is 'sse9'; this machine has" in done.stderr
+
+
 def test_the_rate_of_multiplying_counts_its_products(isa):
     assert kernels.native().multiply(0) == 0
     assert kernels.native().multiply(3) == 3 * kernels.native().multiply(1) > 0

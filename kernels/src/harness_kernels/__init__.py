@@ -10,6 +10,9 @@ before the first product that needs it. Without the compiled part `available()` 
     y = harness_kernels.matmul(packed_weight, x)      # any weight of harness.packed that has a kernel
 """
 
+import os
+import warnings
+
 from harness_kernels.cpu import (
     MOST_ROWS,
     available,
@@ -53,6 +56,13 @@ def set_threads(count: int) -> None:
     """Use that many. Raises ValueError for fewer than one."""
     native().set_threads(count)
 
+
+if available() and (_wanted := os.environ.get("HARNESS_KERNELS_ISA", isa())) not in isas():
+    warnings.warn(
+        f"HARNESS_KERNELS_ISA is {_wanted!r}; this machine has {', '.join(isas())}, of which {isa()} is used",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 __all__ = [
     "MOST_ROWS",
