@@ -13,6 +13,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -32,6 +33,7 @@ TRACKS = (
 INTERLEAVED = ("latency",)
 """Tracks whose trials measure the suite's baseline beside their method: it is part of each of their problems."""
 HOME_PACKAGES = ("methods", "harness.metrics")
+_FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
 ENTRY_POINT_GROUP = "harness.methods"
 
 
@@ -182,17 +184,47 @@ def _packages() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*HOME_PACKAGES, *announced)))
 
 
+@functools.cache
+def _modules(packages: tuple[str, ...]) -> dict[str, Path | None]:
+    """The modules of these packages, with their files where they have one. They are not imported."""
+    found: dict[str, Path | None] = {}
+    for name in packages:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
+            if not module.ispkg:
+                spec = module.module_finder.find_spec(module.name, None)
+                found[module.name] = Path(spec.origin) if spec and spec.origin else None
+    return found
+
+
+@functools.cache
+def _definitions(packages: tuple[str, ...]) -> dict[str, list[str]]:
+    """Which modules define a function of which name, as their text has it."""
+    found: dict[str, list[str]] = {}
+    for module, file in _modules(packages).items():
+        text = file.read_text(encoding="utf-8") if file and file.suffix == ".py" else ""
+        for name in _FUNCTION.findall(text):
+            found.setdefault(name, []).append(module)
+    return found
+
+
 def discover() -> None:
     """Import every module of the home packages and of the packages announced by entry points, once."""
     global _discovered
     if _discovered:
         return
-    for name in _packages():
-        package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
-            if not module.ispkg:
-                importlib.import_module(module.name)
+    for module in _modules(_packages()):
+        importlib.import_module(module)
     _discovered = True
+
+
+def forget() -> None:
+    """Know nothing, as a new process does: for tests that change what there is to find."""
+    global _discovered
+    _discovered = False
+    _entries.clear()
+    for known in (_modules, _definitions):
+        known.cache_clear()
 
 
 def entries(kind: str = "method", track: str | None = None) -> list[Entry]:
@@ -208,17 +240,25 @@ def get(name: str, kind: str = "method", track: str | None = None) -> Entry:
     Where methods of several tracks bear it, that of `track`. Raises BadInput for a name that is unknown (suggesting the
     nearest) or that could be either of several.
     """
-    discover()
     wanted = name.replace("-", "_")
-    known = [entry for (k, _), entry in _entries.items() if k == kind]
-    found = [entry for entry in known if wanted in (entry.name, entry.key[1])]
+    if not _discovered:  # the modules that define it are enough, of hundreds
+        for module in _definitions(_packages()).get(wanted.rpartition(".")[2], ()):
+            importlib.import_module(module)
+    found = _called(wanted, kind)
+    if not found:
+        discover()
+        found = _called(wanted, kind)
     if len(found) > 1:
         found = [entry for entry in found if entry.track == track] or found
     if not found:
-        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, [entry.name for entry in known])}")
+        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, [entry.name for entry in entries(kind)])}")
     if len(found) > 1:
         raise BadInput(f"{kind} {name!r} is of several tracks; write {' or '.join(one.key[1] for one in found)}")
     return found[0]
+
+
+def _called(name: str, kind: str) -> list[Entry]:
+    return [entry for (k, _), entry in _entries.items() if k == kind and name in (entry.name, entry.key[1])]
 
 
 def resolve(expression: Expression, kind: str = "method", track: str | None = None) -> Entry:
@@ -247,7 +287,7 @@ def _code_version(module: str, package: str) -> str:
     queue = [module]
     while queue:
         name = queue.pop()
-        file = getattr(sys.modules.get(name), "__file__", None)
+        file = getattr(sys.modules.get(name), "__file__", None) or _modules(_packages()).get(name)
         if name in seen or not file:
             continue
         seen.add(name)
@@ -267,8 +307,8 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
     return {name for name in names if name.startswith(package)}
 
 
-_SAID = ("claims", "role")
-"""Arguments of `@method` that a result does not depend on."""
+_SAID = ("claims", "role", "bounds")
+"""Arguments of `@method` and `@metric` that a result does not depend on."""
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -277,6 +317,6 @@ def without_words(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "method":
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("method", "metric"):
             node.keywords = [pair for pair in node.keywords if pair.arg not in _SAID]
     return tree

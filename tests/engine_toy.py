@@ -52,8 +52,7 @@ class Toy:
 
     def reload(self) -> None:
         """Read the toy modules again, as a new process would."""
-        registry._entries.clear()
-        registry._discovered = False
+        registry.forget()
         for name in [name for name in sys.modules if name.startswith(("toy_methods", "harness.tracks.toy"))]:
             del sys.modules[name]
 

@@ -36,9 +36,12 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registry of its own for every test."""
     monkeypatch.setattr(registry, "_entries", {})
     monkeypatch.setattr(registry, "_discovered", True)
-    registry._packages.cache_clear()
+    caches = (registry._packages, registry._modules, registry._definitions)
+    for cache in caches:
+        cache.cache_clear()
     yield
-    registry._packages.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 @pytest.fixture
@@ -152,6 +155,32 @@ def test_entry_points_announce_packages(package: Callable[..., Path], monkeypatc
     (below / "deeper.py").write_text(source("deeper"))
     monkeypatch.setattr(registry, "_discovered", False)
     assert [entry.name for entry in registry.entries("method", "compress")] == ["deeper", "mine"]
+
+
+@pytest.mark.usefixtures("announced")
+def test_a_name_is_looked_up_without_importing_the_rest(
+    package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(mine=source(), broken=source("other") + "\nraise RuntimeError\n")
+    monkeypatch.setattr(registry, "_discovered", False)
+    assert registry.get("mine").name == "mine"
+    assert registry.get("compress.mine").name == "mine"
+    with pytest.raises(RuntimeError):
+        registry.get("other")
+
+
+@pytest.mark.usefixtures("announced")
+def test_a_name_that_no_text_defines_is_looked_for_everywhere(
+    package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = source("template").replace(
+        "@method", "def renamed(function):\n    function.__name__ = 'made'\n    return function\n\n\n@method", 1
+    )
+    package(mine=source(), made=renamed.replace("def template", "@renamed\ndef template"))
+    monkeypatch.setattr(registry, "_discovered", False)
+    assert registry.get("made").name == "made"
+    with pytest.raises(BadInput, match="unknown method 'nothing'"):
+        registry.get("nothing")
 
 
 def test_methods_of_this_repository_are_found() -> None:
