@@ -104,7 +104,10 @@ def pairs(entry: Entry, claim: Claim, scope: Scope) -> list[tuple[int, int]]:
         if partner is not None and _fits(scope.points[place], method)
     ]
     if not found:
-        raise BadInput(f"suite {claim.suite} has no rows of {method} and {than} with the same shared parameters")
+        raise BadInput(
+            f"suite {claim.suite} has no row of {method} that can be compared with {than}: it takes one row of that, "
+            "and one alone, with the same values of the parameters both have"
+        )
     return found
 
 

@@ -21,7 +21,7 @@ PAPER = "over 50% fewer reasoning tokens on seven benchmarks at equal or better 
 @method(
     track="policy",
     paper="jiang2026overthinking",
-    claims=[Claim(metric="episode_length", than="grpo", suite="policy-reasoning", paper=PAPER)],
+    claims=[Claim(metric="episode_length", than="grpo(length_penalty=0.0)", suite="policy-reasoning", paper=PAPER)],
     tune={"epochs": (1, 2)},
 )
 def decs(
