@@ -245,6 +245,7 @@ def compare_with_hflm(sample, name: str, limit: int) -> None:
     expected = theirs.loglikelihood(requests, disable_tqdm=True)
     found = adapter(sample).loglikelihood(requests)
     ours, hflm = (np.array([value for value, _ in answers]) for answers in (found, expected))
-    # HFLM adds up in float32: a sum of a thousand nats cannot come nearer to the true one than its spacing there.
-    assert (np.abs(ours - hflm) <= np.maximum(1e-4, np.spacing(np.abs(hflm).astype(np.float32)))).all()
+    # HFLM adds up in float32, where each of hundreds of additions may round by half the spacing of the sum. Of its 300
+    # sums of piqa the worst (1053 nats, 239 tokens) is 1.03 spacings from the sum in float64; ours is 0.007 from it.
+    assert (np.abs(ours - hflm) <= np.maximum(1e-4, 2 * np.spacing(np.abs(hflm).astype(np.float32)))).all()
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
