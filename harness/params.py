@@ -192,6 +192,8 @@ def _format(value: Any) -> str:
         return value
     if isinstance(value, list):
         return f"[{', '.join(map(_format, value))}]"
+    if isinstance(value, Mapping):  # of a problem; no parameter is one
+        return format_call("", value)
     return repr(value)
 
 

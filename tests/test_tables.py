@@ -27,6 +27,7 @@ from harness.tables.model import BITS, Evidence
 from harness.tables.rounding import rounded
 from harness.tables.statistics import evaluate
 from harness.tables.terminal import print_tables
+from harness.tables.writers import problem_line
 
 
 @pytest.mark.parametrize(
@@ -306,3 +307,10 @@ def test_bibtex_entries_are_cut_out_by_their_braces() -> None:
     assert find(text, "a1") == "@article{a1,\n title = {{A} b},\n}"
     assert find(text, "a12") == "@book{a12, title={C}}"
     assert find(text, "a") is None
+
+
+def test_a_problem_in_a_line_has_nothing_of_python_in_it() -> None:
+    problem = {"model": "tiny", "tasks": [{"dataset": "a-b"}, {"dataset": "c", "train": 40}], "digits": [0, 1]}
+    assert problem_line(Table("s", "t", problem, [], [])) == (
+        "model: tiny, tasks: [(dataset=a-b), (dataset=c, train=40)], digits: [0, 1]"
+    )

@@ -101,6 +101,8 @@ def problem_line(table: Table) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
     return format_call("", value) if isinstance(value, dict) else str(value)
 
 
