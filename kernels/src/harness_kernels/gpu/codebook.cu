@@ -1,5 +1,6 @@
 // y = x W^T for vectors of outputs that are entries of a codebook (harness.packed.Codebook: VPTQ), as it is stored.
-// VECTOR outputs an entry, BATCH rows of activations.
+// VECTOR outputs an entry, BATCH rows of activations. Loops over them are unrolled by order: 64 sums are too many for the
+// compiler to do so by itself, and sums that are not in registers are in memory.
 //
 // A block first brings the codebook into shared memory, where it fits. A warp makes the outputs of one row of indices:
 // a lane takes eight columns at a time, and the lanes' sums are added up in the end.
@@ -27,8 +28,10 @@ __device__ inline u64 eight_codes(const u8* row, int unit, int bits, int row_byt
 __device__ inline void add_vector(const u16* entry, const float* x, int n, float sums[BATCH][VECTOR]) {
     float values[VECTOR];
     for (int t = 0; t < VECTOR; ++t) values[t] = half_to_float(entry[t]);
+#pragma unroll
     for (int b = 0; b < BATCH; ++b) {
         const float activation = x[1LL * b * n];
+#pragma unroll
         for (int t = 0; t < VECTOR; ++t) sums[b][t] += activation * values[t];
     }
 }
@@ -54,7 +57,9 @@ KERNEL(codebook)(const float* x, const u8* codes, const u8* high, const u16* boo
     const u8* low_row = codes + 1LL * vector * low_bytes;
     const u8* high_row = high ? high + 1LL * vector * high_bytes : nullptr;
     float sums[BATCH][VECTOR];
+#pragma unroll
     for (int b = 0; b < BATCH; ++b)
+#pragma unroll
         for (int t = 0; t < VECTOR; ++t) sums[b][t] = 0;
     for (int unit = lane; 8 * unit < n; unit += 32) {
         const u64 lows = eight_codes(low_row, unit, low, low_bytes);
@@ -65,7 +70,9 @@ KERNEL(codebook)(const float* x, const u8* codes, const u8* high, const u16* boo
             add_vector(entries + index * VECTOR, x + 8 * unit + i, n, sums);
         }
     }
+#pragma unroll
     for (int b = 0; b < BATCH; ++b)
+#pragma unroll
         for (int t = 0; t < VECTOR; ++t) {
             const float sum = warp_sum(sums[b][t]);
             const long long row = 1LL * vector * VECTOR + t;
