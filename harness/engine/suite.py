@@ -1,18 +1,20 @@
 """Suite files: what is compared, on what, and how. Read here; checked against the registry when they are planned.
 
-suite: ptq-lm
-title: Post-training quantization of a small language model
-track: compress
-scale: small                     # or full
-models: [tiny-llama]             # every model with the one problem below; or `problems:`, a list of
-problem:                         #   {model: ..., metrics: [...], and the fields of the track's problem}
-  calibration: {dataset: open-english-text, split: train, samples: 128, length: 512}
-methods: [dense, "rtn(bits=[2, 3, 4], clip=[minmax, mse])", "gptq(bits=[2, 3, 4])"]
-metrics: ["perplexity(dataset=wikitext2)"]
-seeds: 3                         # or a list
-baseline: rtn(clip=minmax)
-margins: {perplexity: 0.05}      # differences below this do not matter, in the metric's unit
-limits: {seconds: 900, memory_gb: 6}
+    suite: ptq-lm
+    title: Post-training quantization of a small language model
+    track: compress
+    scale: small                     # or full
+    models: [tiny-llama]             # every model with the one problem below; or `problems:`, a list of
+    problem:                         #   {model: ..., metrics: [...], and the fields of the track's problem}
+      calibration: {dataset: open-english-text, split: train, samples: 128, length: 512}
+    methods: [dense, "rtn(bits=[2, 3, 4], clip=[minmax, mse])", "gptq(bits=[2, 3, 4])"]
+    metrics: ["perplexity(dataset=wikitext2)"]
+    seeds: 3                         # or a list
+    baseline: rtn(clip=minmax)
+    margins: {perplexity: 0.05}      # differences below this do not matter, in the metric's unit
+    limits: {seconds: 900, memory_gb: 6}
+
+Methods, metrics and the baseline are expressions, `name(parameter=value)`; a list of values makes a grid of methods.
 """
 
 from __future__ import annotations
