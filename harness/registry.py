@@ -1,7 +1,8 @@
 """The registry: decorators that make a function a method or a metric, and discovery of the packages that hold them.
 
-A package announces itself through an entry point in the group `harness.methods` whose value is a package name; every
-module below it is imported once. Registration reads the function's signature, so there is nothing to list elsewhere.
+A package announces itself through an entry point in the group `harness.methods` whose value is a package name; what
+the modules below it register is known. Registration reads the function's signature, so there is nothing to list
+elsewhere. What was read once is kept (`harness.catalogue`): a command that only reads results imports no method.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.catalogue import Catalogue
 from harness.errors import BadInput, nearest
 from harness.params import Expression, Param, signature_params
 
@@ -67,7 +69,8 @@ class Entry:
 
     kind: str
     name: str
-    function: Callable
+    module: str
+    documentation: str
     track: str
     paper: str | None
     claims: tuple[Claim, ...]
@@ -77,6 +80,11 @@ class Entry:
     tune: dict[str, Sequence[Any]] = field(default_factory=dict)
     bounds: tuple[float, float] = UNBOUNDED
     """Of a metric: the least and the most that its summary can be."""
+    known: Callable | None = field(default=None, compare=False, repr=False)
+    """The function, where its module has been imported."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**{name: value for name, value in vars(self).items() if name != "version"}, "known": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -87,16 +95,17 @@ class Entry:
         return self.kind, f"{self.track}.{self.name}" if self.track else self.name
 
     @property
-    def module(self) -> str:
-        return self.function.__module__
+    def function(self) -> Callable:
+        """What was registered; its module is imported if nothing has done so yet."""
+        return self.known or getattr(importlib.import_module(self.module), self.name)
 
     @property
     def file(self) -> Path:
-        return Path(inspect.getsourcefile(self.function) or "")
+        return _modules(_packages()).get(self.module) or Path(inspect.getsourcefile(self.function) or "")
 
     @property
     def summary(self) -> str:
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return self.documentation.partition("\n")[0]
 
     @functools.cached_property
     def version(self) -> str:
@@ -127,7 +136,7 @@ def _register(
     positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
     if len(positional) != 1:
         raise TypeError(f"{kind} {name} takes one positional argument (its problem), not {len(positional)}")
-    if not inspect.getdoc(function):
+    if not (documentation := inspect.getdoc(function)):
         raise TypeError(f"{kind} {name} has no docstring")
     input_type = getattr(hints.get(positional[0].name), "__name__", "")
     params = signature_params(function, name)
@@ -136,7 +145,10 @@ def _register(
             raise TypeError(f"{kind} {name} declares a space for {parameter!r}, which is no parameter of it")
         for value in values:
             params[parameter].check(value, name)
-    entry = Entry(kind, name, function, track, paper, tuple(claims), params, input_type, role, dict(tune or {}), bounds)
+    entry = Entry(
+        kind, name, function.__module__, documentation, track, paper, tuple(claims), params, input_type, role,
+        dict(tune or {}), bounds, function,
+    )  # fmt: skip
     other = _entries.get(entry.key)
     if other and other.module != entry.module:
         raise TypeError(f"{kind} {name} is registered twice: in {other.module} and in {entry.module}")
@@ -208,14 +220,44 @@ def _definitions(packages: tuple[str, ...]) -> dict[str, list[str]]:
     return found
 
 
+_catalogue = functools.cache(Catalogue)
+
+
 def discover() -> None:
-    """Import every module of the home packages and of the packages announced by entry points, once."""
+    """Know all that the home packages and the packages announced by entry points register."""
     global _discovered
-    if _discovered:
-        return
+    if not _discovered:
+        _know(_modules(_packages()))
+        _discovered = True
+
+
+def import_all() -> None:
+    """Import every module of those packages, so that no trial has to."""
     for module in _modules(_packages()):
         importlib.import_module(module)
-    _discovered = True
+
+
+def _know(modules: Iterable[str]) -> None:
+    """Enter what modules register. Those of which the catalogue has nothing are imported."""
+    catalogue, present = _catalogue(_packages()), set(sys.modules)
+    for module in modules:
+        if module in sys.modules or module not in catalogue.known:
+            importlib.import_module(module)
+        else:
+            for entry in catalogue.known[module]:
+                _entries.setdefault(entry.key, entry)
+    imported = (sys.modules.keys() & _modules(_packages()).keys()) - present - catalogue.known.keys()
+    if imported:
+        found: dict[str, list[Entry]] = {module: [] for module in imported}
+        for entry in _entries.values():
+            if entry.module in found:
+                found[entry.module].append(entry)
+        catalogue.add({module: entries for module, entries in found.items() if all(map(_in_its_module, entries))})
+
+
+def _in_its_module(entry: Entry) -> bool:
+    """Whether a process that imports the module finds the function by its name."""
+    return getattr(sys.modules[entry.module], entry.name, None) is entry.known
 
 
 def forget() -> None:
@@ -223,7 +265,7 @@ def forget() -> None:
     global _discovered
     _discovered = False
     _entries.clear()
-    for known in (_modules, _definitions):
+    for known in (_modules, _definitions, _catalogue):
         known.cache_clear()
 
 
@@ -242,8 +284,7 @@ def get(name: str, kind: str = "method", track: str | None = None) -> Entry:
     """
     wanted = name.replace("-", "_")
     if not _discovered:  # the modules that define it are enough, of hundreds
-        for module in _definitions(_packages()).get(wanted.rpartition(".")[2], ()):
-            importlib.import_module(module)
+        _know(_definitions(_packages()).get(wanted.rpartition(".")[2], ()))
     found = _called(wanted, kind)
     if not found:
         discover()

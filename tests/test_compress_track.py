@@ -272,7 +272,7 @@ def test_solve_evaluate_and_measure(vision: str) -> None:
 
 
 def entry_of(function: Any, input_type: str) -> Entry:
-    return Entry("method", "toy", function, "compress", None, (), {}, input_type)
+    return Entry("method", "toy", __name__, "A toy.", "compress", None, (), {}, input_type, known=function)
 
 
 def test_what_a_method_changes_without_storing_it_is_not_evaluated(vision: str) -> None:

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import BadInput, Bits, Claim, method, registry
+from harness import BadInput, Bits, Claim, catalogue, method, registry
+from harness.cache import folder
 from harness.params import Expression
 
 METHOD = '''\
@@ -36,7 +37,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registry of its own for every test."""
     monkeypatch.setattr(registry, "_entries", {})
     monkeypatch.setattr(registry, "_discovered", True)
-    caches = (registry._packages, registry._modules, registry._definitions)
+    caches = (registry._packages, registry._modules, registry._definitions, registry._catalogue)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -45,8 +46,9 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `outsiders` the one package of the entry point group."""
+def announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Makes `outsiders` the one package of the entry point group, with a cache of its own."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     points = {"harness.methods": [SimpleNamespace(value="outsiders")]}
     monkeypatch.setattr(registry, "HOME_PACKAGES", ())
     monkeypatch.setattr(registry, "entry_points", lambda group: points[group])
@@ -257,3 +259,75 @@ def test_methods_of_two_tracks_may_share_a_name() -> None:
     assert registry.get("shared", track="predict").track == "predict"
     with pytest.raises(BadInput, match=r"method 'shared' is of several tracks; write merge\.shared or predict\.shared"):
         registry.get("shared")
+
+
+def test_what_was_registered_is_known_without_importing_it_again(announced: None, package: Callable[..., Path]) -> None:
+    package(mine=source("mine", "One line."), other=source("other"))
+    read_anew()
+    before = registry.get("mine")
+    read_anew()
+    after = registry.get("mine")
+    assert "outsiders.mine" not in sys.modules
+    assert (after, after.known, after.summary, after.version) == (before, None, "One line.", before.version)
+    assert after(None) is None
+    assert "outsiders.mine" in sys.modules
+    assert registry.get("mine").known is not None, "imported, it has its function"
+
+
+def test_an_edit_makes_the_catalogue_another_one(announced: None, package: Callable[..., Path]) -> None:
+    package(mine=source("mine", "One line."))
+    read_anew()
+    registry.get("mine")
+    package(mine=source("mine", "Another line."))
+    read_anew()
+    assert registry.get("mine").summary == "Another line."
+
+
+def test_a_damaged_or_foreign_catalogue_is_made_anew(announced: None, package: Callable[..., Path]) -> None:
+    package(mine=source("mine", "One line."))
+    read_anew()
+    registry.get("mine")
+    (file,) = folder().glob(f"*{catalogue.SUFFIX}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50])
+    read_anew()
+    assert registry.get("mine").known is not None
+    assert file.read_bytes() == whole
+    file.chmod(0o666)
+    read_anew()
+    assert registry.get("mine").known is not None, "anyone could have written what is in it"
+
+
+def test_a_function_that_its_module_has_under_no_name_is_not_catalogued(
+    announced: None, package: Callable[..., Path]
+) -> None:
+    package(mine=source("mine", "One line.") + "\n\nmine = None\n")
+    read_anew()
+    registry.get("mine")
+    read_anew()
+    assert registry.get("mine")(None) is None
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_nothing_but_time(
+    announced: None, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
+    package(mine=source("mine", "One line."))
+    read_anew()
+    assert registry.get("mine").summary == "One line."
+
+
+def test_a_process_that_only_looks_methods_up_does_not_import_torch() -> None:
+    code = "import sys; from harness import registry; print(len(registry.entries()), 'torch' in sys.modules)"
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)]
+    count = said[0].split()[0]
+    assert int(count) > 50
+    assert said[1].split() == [count, "False"]
+
+
+def read_anew() -> None:
+    """Know nothing of the outsiders, as a new process does."""
+    registry.forget()
+    for name in [name for name in sys.modules if name.startswith("outsiders.")]:
+        del sys.modules[name]

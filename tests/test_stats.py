@@ -11,9 +11,9 @@ from stats_samples import score_set, scores
 
 from harness.errors import BadInput
 from harness.scores import Scores
-from harness.stats import ScoreSet, compare, compare_all, interval, intervals
+from harness.stats import ScoreSet, compare, compare_all, interval, intervals, resample
 from harness.stats.correlation import influence
-from harness.stats.resample import bootstrap_means, draw_counts, known_skewness, units, variance
+from harness.stats.resample import bootstrap_means, draw_counts, known_skewness, shared_counts, units, variance
 
 
 def test_items_are_aligned_by_id_and_never_by_order():
@@ -84,11 +84,26 @@ def test_counts_are_multinomial():
     assert counts.var() == pytest.approx(1 - 1 / 7, abs=0.03)
 
 
+def test_seeds_and_units_are_drawn_independently_of_each_other():
+    """As many of both have two draws, not one: else a seed would always come with the item of its number."""
+    by_unit, by_seed = (np.concatenate(list(shared_counts(9, 2000, 0, what))) for what in ("units", "seeds"))
+    correlation = np.corrcoef(by_unit.ravel(), by_seed.ravel())[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(by_unit.size)
+
+
+def test_a_large_draw_is_the_small_one_not_kept(monkeypatch):
+    rng = np.random.default_rng(17)
+    sets = [units(rng.normal(size=(3, 50)), None, None) for _ in range(2)]
+    kept = bootstrap_means(sets, 300)
+    monkeypatch.setattr(resample, "KEPT", 0)
+    assert np.array_equal(bootstrap_means(sets, 300), kept)
+
+
 def test_replicates_are_those_of_the_counts_in_double_precision():
     rng = np.random.default_rng(10)
     values, weights = 5 + rng.normal(size=(1, 300)), rng.integers(1, 9, size=300).astype(float)
-    drawn = bootstrap_means([units(values, weights, None)], 50, np.random.default_rng(1))[0]
-    counts = np.concatenate(list(draw_counts(300, 50, np.random.default_rng(1)))).astype(float)
+    drawn = bootstrap_means([units(values, weights, None)], 50, seed=1)[0]
+    counts = np.concatenate(list(shared_counts(300, 50, 1, "units"))).astype(float)
     expected = counts @ (values[0] * weights) / (counts @ weights)
     spread = expected.std()
     assert drawn == pytest.approx(expected, abs=1e-4 * spread)
@@ -251,7 +266,7 @@ def test_correlations_have_intervals():
 def test_methods_of_a_table_share_one_draw():
     rng = np.random.default_rng(9)
     a = units(rng.normal(size=(3, 40)), None, None)
-    both = bootstrap_means([a, a], 200, np.random.default_rng(0))
+    both = bootstrap_means([a, a], 200)
     assert both[0] == pytest.approx(both[1], abs=1e-6)
 
 
@@ -260,7 +275,7 @@ def test_methods_seen_through_one_draw_are_not_independent():
     rng = np.random.default_rng(15)
     common = rng.normal(size=(3, 200))
     a, b = (units(common + 0.01 * rng.normal(size=(3, 200)), None, None) for _ in range(2))
-    drawn = bootstrap_means([a, b], 500, np.random.default_rng(0))
+    drawn = bootstrap_means([a, b], 500)
     assert (drawn[0] - drawn[1]).std() < 0.05 * drawn[0].std()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ def _entry(entry: Entry) -> Fields:
         "implemented": f"{_relative(entry.file)}:{entry.function.__code__.co_firstlineno}",
         "paper": entry.paper,
         "bibtex": bibtex(entry),
-        "description": inspect.getdoc(entry.function),
+        "description": entry.documentation,
     }
 
 

@@ -27,7 +27,7 @@ def _serve(alone: bool) -> None:
     from harness.engine.record import FAILED, Outcome, Record
     from harness.engine.trial import run_trial
 
-    registry.discover()
+    registry.import_all()
     print(READY, file=outbox, flush=True)
     while True:
         trial = Trial.from_json(lines.get())

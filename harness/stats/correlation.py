@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 from harness.errors import BadInput
 from harness.stats.resample import Units, units
@@ -58,7 +58,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """Pearson's correlation of the ranks, and what each item adds by shifting the ranks of the items above it."""
-    rx, ry = stats.rankdata(x), stats.rankdata(y)
+    rx, ry = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
     r, direct = _pearson(rx, ry)
     if not np.isfinite(r):
         return r, direct

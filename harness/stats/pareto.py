@@ -41,9 +41,7 @@ def pareto_front(
         require_same_seeds(sets[first], sets[name], first, name)
     aligned = {name: one.on_seeds(sets[first].seeds) for name, one in sets.items()}
     pairs = [score_units(one) for one in aligned.values()]
-    losses = np.column_stack(
-        [[one.estimate for one in pairs], bootstrap_means(pairs, resamples, np.random.default_rng(seed))]
-    )
+    losses = np.column_stack([[one.estimate for one in pairs], bootstrap_means(pairs, resamples, seed)])
     if sets[first].higher_is_better:
         losses = -losses
     on_front = undominated(np.array([costs[name] for name in sets]), losses)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # its parts are loaded where they are first used
+from scipy import special
 
 POWER = 0.8
 
@@ -16,7 +18,9 @@ def power(difference: float, standard_error: float, freedom: float, alpha: float
         return float(alpha if difference == 0 or standard_error > 0 else 1.0)
     away = abs(difference) / standard_error
     critical = special.stdtrit(freedom, 1 - alpha / 2)
-    other_side = np.nan_to_num(special.nctdtr(freedom, away, -critical))  # scipy has nan where it is below 1e-11
+    other_side = float(special.nctdtr(freedom, away, -critical))
+    if math.isnan(other_side):  # so scipy has it where it is below 1e-11
+        other_side = 0.0
     return float(1 - special.nctdtr(freedom, away, critical) + other_side)
 
 
@@ -31,7 +35,10 @@ def detectable(standard_error: float, freedom: float, alpha: float = 0.05, wante
 def _away(freedom: float, alpha: float, wanted: float) -> float:
     """How many standard errors from zero a difference is that is found with probability `wanted`."""
     guess = special.stdtrit(freedom, 1 - alpha / 2) + special.stdtrit(freedom, wanted)
-    return float(optimize.brentq(lambda t: power(t, 1.0, freedom, alpha) - wanted, 0.0, 2 * guess + 2, xtol=1e-12))
+    low, high = 0.0, float(2 * guess + 2)
+    while low < (middle := (low + high) / 2) < high and high - low > 1e-13 * high:  # power rises with the difference
+        low, high = (middle, high) if power(middle, 1.0, freedom, alpha) < wanted else (low, middle)
+    return high
 
 
 def mcnemar_power(wins: float, losses: float, items: int, alpha: float = 0.05) -> float:
@@ -45,8 +52,8 @@ def mcnemar_power(wins: float, losses: float, items: int, alpha: float = 0.05) -
         return 0.0
     m = np.arange(items + 1)
     # The largest k with P(X <= k) <= alpha / 2 for X binomial (m, 1/2): ppf gives the smallest k that exceeds it.
-    k = stats.binom.ppf(alpha / 2, m, 0.5)
-    k = np.where(stats.binom.cdf(k, m, 0.5) <= alpha / 2, k, k - 1)
+    k = scipy.stats.binom.ppf(alpha / 2, m, 0.5)
+    k = np.where(scipy.stats.binom.cdf(k, m, 0.5) <= alpha / 2, k, k - 1)
     share = wins / discordant
-    rejects = stats.binom.cdf(k, m, share) + stats.binom.sf(m - k - 1, m, share)
-    return float((stats.binom.pmf(m, items, discordant) * rejects).sum())
+    rejects = scipy.stats.binom.cdf(k, m, share) + scipy.stats.binom.sf(m - k - 1, m, share)
+    return float((scipy.stats.binom.pmf(m, items, discordant) * rejects).sum())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from harness.errors import BadInput
 from harness.stats.significance import Correction, adjust
@@ -66,7 +66,7 @@ def rank(
 
 def average_ranks(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """Mean over datasets of the rank of every method, 1 the best, ties shared: (methods,) from (datasets, methods)."""
-    return stats.rankdata(-table if higher_is_better else table, axis=1).mean(0)
+    return scipy.stats.rankdata(-table if higher_is_better else table, axis=1).mean(0)
 
 
 def friedman(table: np.ndarray) -> tuple[float, float, float]:
@@ -78,17 +78,17 @@ def friedman(table: np.ndarray) -> tuple[float, float, float]:
     if np.ptp(table, axis=1).max() == 0:
         return 0.0, 1.0, 1.0
     n, k = table.shape
-    chi2, p = stats.friedmanchisquare(*table.T)
+    chi2, p = scipy.stats.friedmanchisquare(*table.T)
     left = n * (k - 1) - chi2
     # The same order of methods on every dataset leaves nothing unexplained.
     freedom = k - 1 - 2 / n
-    f_p = stats.f.sf((n - 1) * chi2 / left, freedom, (n - 1) * freedom) if left > 1e-9 * n * k else 0.0
+    f_p = scipy.stats.f.sf((n - 1) * chi2 / left, freedom, (n - 1) * freedom) if left > 1e-9 * n * k else 0.0
     return float(chi2), float(p), float(f_p)
 
 
 def critical_difference(methods: int, datasets: int, alpha: float = 0.05) -> float:
     """Nemenyi: average ranks this far apart differ, in a family of all pairs at level alpha."""
-    q = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
+    q = scipy.stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
     return float(q * np.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
@@ -119,7 +119,7 @@ def pairwise_wilcoxon(table: np.ndarray, correction: Correction = "holm") -> np.
 def wilcoxon(differences: ArrayLike) -> float:
     """Two-sided signed-rank p, exact for few pairs without ties; 1 where there is no difference at all."""
     differences = np.asarray(differences, dtype=np.float64)
-    return float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    return float(scipy.stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
 
 
 @dataclass(frozen=True)

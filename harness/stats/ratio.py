@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from harness.errors import BadInput
 
@@ -42,7 +42,7 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
     logs = np.sort(np.log(np.median(sides["a"], axis=1)) - np.log(np.median(sides["b"], axis=1)))
     low, high = median_interval(logs, confidence)
     above, below = int((logs > 0).sum()), int((logs < 0).sum())
-    p = float(stats.binomtest(above, above + below).pvalue) if above + below else 1.0
+    p = float(scipy.stats.binomtest(above, above + below).pvalue) if above + below else 1.0
     of_medians = float(np.median(sides["a"]) / np.median(sides["b"]))
     return Ratio(float(np.exp(np.median(logs))), float(np.exp(low)), float(np.exp(high)), p, len(logs), of_medians)
 
@@ -51,16 +51,16 @@ def median_interval(ordered: np.ndarray, confidence: float) -> tuple[np.ndarray,
     """Interval of the median from sorted values (..., n): order statistics between which it lies, interpolated."""
     n = ordered.shape[-1]
     tail = (1 - confidence) / 2
-    if stats.binom.cdf(0, n, 0.5) > tail:
+    if scipy.stats.binom.cdf(0, n, 0.5) > tail:
         needed = int(np.ceil(1 - np.log2(1 - confidence)))
         raise BadInput(
             f"{n} rounds cannot give a {confidence:.0%} interval of the median; at least {needed} are needed"
         )
-    k = int(stats.binom.ppf(tail, n, 0.5))
-    if stats.binom.cdf(k, n, 0.5) <= tail:
+    k = int(scipy.stats.binom.ppf(tail, n, 0.5))
+    if scipy.stats.binom.cdf(k, n, 0.5) <= tail:
         k += 1
     # From the k-th value to the k-th last covers at least `confidence`, from the next inner pair less.
-    outer, inner = (1 - 2 * stats.binom.cdf(at - 1, n, 0.5) for at in (k, k + 1))
+    outer, inner = (1 - 2 * scipy.stats.binom.cdf(at - 1, n, 0.5) for at in (k, k + 1))
     share = (outer - confidence) / (outer - inner)
     weight = (n - k) * share / (k + (n - 2 * k) * share)
     low = (1 - weight) * ordered[..., k - 1] + weight * ordered[..., k]

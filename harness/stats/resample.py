@@ -6,14 +6,18 @@ sums under all resamples are one matrix product (the pigeonhole bootstrap, owen2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
 CHUNK = 2_000_000
 """Numbers held at once: bounds the memory, whatever the number of units and of methods."""
+KEPT = 50_000_000
+"""Counts of at most so many numbers, a byte each, are kept, of a few sizes: 10,000 resamples of 5,000 items."""
 COUNTED = 50_000
 """Draws counted at once: few enough to stay in the cache, many enough that numpy and not Python does the work."""
 
@@ -49,14 +53,13 @@ def units(values: np.ndarray, weights: np.ndarray | None, blocks: np.ndarray | N
     return Units(sums, np.bincount(blocks, weights, minlength=count))
 
 
-def draw_counts(n: int, resamples: int, rng: np.random.Generator, most: int = CHUNK) -> Iterator[np.ndarray]:
-    """Multinomial counts of n units drawn n times with replacement: (rows, n) float32, resamples rows in all, in chunks
-    of at most `most` rows."""
-    most = max(1, min(most, CHUNK // n))
-    step = max(1, COUNTED // n)
+def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Multinomial counts of n units drawn n times with replacement: (rows, n), resamples rows in all, in chunks of at
+    most CHUNK numbers. A byte holds a count: that one of more than 255 units is drawn so often has probability 0."""
+    most, step = max(1, CHUNK // n), max(1, COUNTED // n)
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
-        counts = np.empty((rows, n), dtype=np.float32)
+        counts = np.empty((rows, n), dtype=np.uint8)
         for at in range(0, rows, step):
             few = min(step, rows - at)
             picks = rng.integers(0, n, size=(few, n)) + np.arange(0, few * n, n)[:, None]
@@ -64,7 +67,20 @@ def draw_counts(n: int, resamples: int, rng: np.random.Generator, most: int = CH
         yield counts
 
 
-def bootstrap_means(sets: Sequence[Units], resamples: int, rng: np.random.Generator) -> np.ndarray:
+def shared_counts(n: int, resamples: int, seed: int, what: Literal["units", "seeds"]) -> Iterable[np.ndarray]:
+    """The counts that every statistic of so many units (or seeds) rests on, as `draw_counts` has them. Those of a usual
+    test set are drawn once for all metrics, problems and comparisons of a table; larger ones every time."""
+    if n * resamples > KEPT:
+        return draw_counts(n, resamples, np.random.default_rng([seed, what == "seeds"]))
+    return _kept_counts(n, resamples, seed, what)
+
+
+@lru_cache(maxsize=4)
+def _kept_counts(n: int, resamples: int, seed: int, what: str) -> tuple[np.ndarray, ...]:
+    return tuple(draw_counts(n, resamples, np.random.default_rng([seed, what == "seeds"])))
+
+
+def bootstrap_means(sets: Sequence[Units], resamples: int, seed: int = 0) -> np.ndarray:
     """Weighted means of every set under the same resamples of seeds and units: (sets, resamples).
 
     All sets must have the same seeds, units and weights. With one seed only units are drawn, with one unit only seeds.
@@ -74,13 +90,17 @@ def bootstrap_means(sets: Sequence[Units], resamples: int, rng: np.random.Genera
     # About the estimate single precision is enough: its error is some 1e-5 of the standard error.
     centred = np.concatenate([one.sums - one.estimate * one.weights for one in sets]).astype(np.float32)
     weights = sets[0].weights.astype(np.float32)
-    deviations = []
-    for counts in draw_counts(n, resamples, rng, CHUNK // len(centred)):
-        sums = (centred @ counts.T).reshape(len(sets), seeds, -1)
-        picks = rng.integers(0, seeds, size=(len(counts), seeds))
-        seed_counts = (picks[:, :, None] == np.arange(seeds)).sum(1).astype(np.float32)
-        deviations.append(np.einsum("msr,rs->mr", sums, seed_counts) / (counts @ weights * seeds))
-    return estimates[:, None] + np.concatenate(deviations, axis=1)
+    seed_counts = np.concatenate(list(shared_counts(seeds, resamples, seed, "seeds"))).astype(np.float32)
+    deviations = np.empty((len(sets), resamples), dtype=np.float32)
+    done, most = 0, max(1, CHUNK // len(centred))
+    for chunk in shared_counts(n, resamples, seed, "units"):
+        for rows in np.split(chunk, range(most, len(chunk), most)):
+            counts = rows.astype(np.float32)
+            now = slice(done, done + len(counts))
+            sums = (centred @ counts.T).reshape(len(sets), seeds, -1)
+            deviations[:, now] = np.einsum("msr,rs->mr", sums, seed_counts[now]) / (counts @ weights * seeds)
+            done += len(counts)
+    return estimates[:, None] + deviations
 
 
 def influence(one: Units) -> tuple[np.ndarray, np.ndarray]:

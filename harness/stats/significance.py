@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from scipy import special, stats
+import scipy  # its parts are loaded where they are first used
+from scipy import special
 
 from harness.errors import BadInput
 from harness.stats.resample import CHUNK, Units, variance
@@ -23,7 +24,7 @@ def mcnemar(wins: int, losses: int) -> float:
     """Exact two-sided McNemar test: the binomial test that discordant pairs fall either way alike."""
     if wins + losses == 0:
         return 1.0
-    return float(stats.binomtest(wins, wins + losses, 0.5).pvalue)
+    return float(scipy.stats.binomtest(wins, wins + losses, 0.5).pvalue)
 
 
 def sign_flip(
@@ -139,7 +140,7 @@ def adjust(p: np.ndarray, correction: Correction = "holm") -> np.ndarray:
     if correction == "none" or not len(p):
         return p
     if correction == "bh":
-        return stats.false_discovery_control(p)
+        return scipy.stats.false_discovery_control(p)
     # Holm (holm1979simple), as in statsmodels, whose import takes longer than a table.
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

@@ -118,7 +118,7 @@ def intervals(
     scaled = {name: _on_scale(one) for name, one in sets.items() if name not in found}
     for names in _alike({name: one for name, (one, _) in scaled.items()}):
         together = [scaled[name][0] for name in names]
-        drawn = bootstrap_means(together, resamples, np.random.default_rng(seed))
+        drawn = bootstrap_means(together, resamples, seed)
         for name, one, replicates in zip(names, together, drawn, strict=True):
             back = scaled[name][1]
             low, high = bca(one, replicates, confidence)
@@ -157,7 +157,7 @@ def correlation(
     one = fisher_z(Units((value + parts)[None], np.ones(len(x))))
     if one is None:
         return Interval(value, value, value)
-    low, high = bca(one, bootstrap_means([one], resamples, np.random.default_rng(seed))[0], confidence)
+    low, high = bca(one, bootstrap_means([one], resamples, seed)[0], confidence)
     return Interval(value, float(np.tanh(low)), float(np.tanh(high)))
 
 
@@ -188,11 +188,10 @@ def compare_all(
         require_same_seeds(baseline, one, "the baseline", name)
     if not methods:
         return {}
-    rng = np.random.default_rng(seed)
     methods = {name: one.on_seeds(baseline.seeds) for name, one in methods.items()}
     pairs = _paired_units(methods, baseline)
-    drawn = bootstrap_means(list(pairs.values()), resamples, rng)
-    chances = paired_permutation(_tested_units(methods, baseline, pairs), rng, resamples)
+    drawn = bootstrap_means(list(pairs.values()), resamples, seed)
+    chances = paired_permutation(_tested_units(methods, baseline, pairs), np.random.default_rng(seed), resamples)
     strictest = alpha if correction == "none" else alpha / len(methods)
     least = least_p(len(flipped_units(pairs[next(iter(pairs))])), resamples)
     found = {

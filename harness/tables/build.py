@@ -183,6 +183,8 @@ class _Builder:
 
     def _remarks(self) -> None:
         """What the track has to say of records: of all of them, and of a row."""
+        if not any(record.log for row in self.ok for record in row.values()):
+            return
         remarks = getattr(track_module(self.scope.suite.track), "remarks", None)
         for at, row in enumerate(self.ok if remarks else []):
             for record in row.values():

@@ -46,7 +46,7 @@ def null_control(sets: Mapping[int, ScoreSet], correction: Correction = "holm", 
     for _, pair in pairs:
         alike.setdefault(len(pair.weights), []).append(pair)
     chances = np.concatenate([paired_permutation(some, rng, RESAMPLES) for some in alike.values()])
-    low, high = bca(widest, bootstrap_means([widest], RESAMPLES, rng)[0], CONFIDENCE)
+    low, high = bca(widest, bootstrap_means([widest], RESAMPLES, seed)[0], CONFIDENCE)
     apart = int((adjust(chances, correction) < ALPHA).sum())
     return NullControl(at, widest.estimate, low, high, len(pairs), apart)
 
