@@ -83,6 +83,15 @@ CASES = [
     (8, 200, 8, 40, "real"),
     (5, 257, 8, 64, "int"),
     (2, 33, 8, -1, None),
+    # Eight groups and more, each one sum of integers: scales and zero points are read as they are stored.
+    (6, 1024, 4, 128, "int"),
+    (5, 1000, 4, 128, None),
+    (7, 1024, 4, 128, "real"),
+    (3, 2048, 2, 128, "int"),
+    (4, 1024, 2, 128, None),
+    (5, 512, 3, 64, "int"),
+    (6, 512, 8, 64, "int"),
+    (9, 490, 8, 64, "real"),
 ]
 
 

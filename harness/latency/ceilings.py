@@ -67,15 +67,17 @@ def readers(device: str) -> dict[str, Read]:
     found: dict[str, Read] = {"torch sum": _sum, "torch max": _max}
     native = kernels.native()
     if native is not None:
-        for streams, ahead in itertools.product((1, 2, 4, 8), (0, 1024, 4096)):
-            found[f"{streams} streams, {ahead} bytes ahead"] = _native(native, streams, ahead)
+        for streams, ahead, once in itertools.product((1, 2, 4, 8), (0, 1024, 4096), (False, True)):
+            if ahead or not once:
+                past = " past the outer caches" if once else ""
+                found[f"{streams} streams, {ahead} bytes ahead{past}"] = _native(native, streams, ahead, once)
     return found
 
 
-def _native(native: Any, streams: int, ahead: int) -> Read:
+def _native(native: Any, streams: int, ahead: int, once: bool) -> Read:
     def read(buffer: Tensor) -> object:
         native.set_threads(torch.get_num_threads())
-        return native.read(buffer, streams, ahead)
+        return native.read(buffer, streams, ahead, once)
 
     return read
 

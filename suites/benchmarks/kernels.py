@@ -35,7 +35,7 @@ from harness.engine.environment import cpu
 from harness.packed import PackedWeight, unpack
 from suites.benchmarks.weights import GROUP, WEIGHTS
 
-READERS = list(itertools.product((1, 2, 4, 8), (0, 1024, 4096)))
+READERS = [r for r in itertools.product((1, 2, 4, 8), (0, 1024, 4096), (False, True)) if r[1] or not r[2]]
 
 Call = Callable[[Tensor, Any], Any]
 
@@ -173,9 +173,9 @@ def _clone(first: Any, make: Callable[[], Any]) -> Any:
 def bandwidth(buffer: Tensor, piece: int) -> float:
     """Bytes per second, the best of several readers and of several pieces as long as a weight."""
     best = 0.0
-    for (streams, ahead), part in itertools.product(READERS, buffer.split(piece)):
+    for reader, part in itertools.product(READERS, buffer.split(piece)):
         start = time.perf_counter()
-        harness_kernels.native().read(part, streams, ahead)
+        harness_kernels.native().read(part, *reader)
         best = max(best, part.nbytes / (time.perf_counter() - start))
     return best
 

@@ -29,6 +29,17 @@ struct Avx2 {
     }
     static I indices(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
     static F spread(const float* p, I index) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), index); }
+    // Eight integers of `Width` bits each from as many bytes.
+    template <int Width>
+    static F eight_integers(const uint8_t* p) {
+        if constexpr (Width == 8)
+            return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+        uint32_t word = 0;
+        std::memcpy(&word, p, Width < 4 ? Width : 4);
+        const I place = _mm256_setr_epi32(0, Width, 2 * Width, 3 * Width, 4 * Width, 5 * Width, 6 * Width, 7 * Width);
+        const I shifted = _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(word)), place);
+        return to_float(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << Width) - 1)));
+    }
     // Eight integers of `width` bits each, at most 4, of a word.
     static void split(uint32_t word, int width, float* out) {
         const I place = _mm256_mullo_epi32(_mm256_set1_epi32(width), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -36,7 +47,11 @@ struct Avx2 {
         store(out, to_float(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << width) - 1))));
     }
 
-    static I load_codes(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+    static I load_codes(const uint8_t* p) {
+        I v = _mm256_loadu_si256(reinterpret_cast<const I*>(p));
+        asm("" : "+x"(v));  // now in a register: else compilers read the same bytes again for each of their uses
+        return v;
+    }
     template <class X>
     static I load_integers(const X* p) {
         return _mm256_loadu_si256(reinterpret_cast<const I*>(p));

@@ -88,7 +88,9 @@ void lookup_columns(const uint8_t* codes, const uint8_t* signs, const int8_t* ta
     for (int64_t c = begin; c < end; ++c) {
         const __m256i even = twice(table + 32 * c), odd = twice(table + 32 * c + 16);
         for (int k = 0; k < P; ++k) {
-            const __m256i byte = line(codes + (c * P + k) * kTileRows);
+            const uint8_t* at = codes + (c * P + k) * kTileRows;
+            const __m256i byte = line(at);
+            if (!TERNARY && k % 2 == 0) fetch_once(at + kAhead);
             __m256i first = _mm256_shuffle_epi8(even, _mm256_and_si256(byte, mask));
             __m256i second = _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(byte, 4), mask));
             if constexpr (TERNARY) {

@@ -13,14 +13,14 @@ namespace harness {
 namespace {
 
 // Reads every byte with the threads in use; gives a sum, so that no compiler skips it.
-uint64_t read_all(Array array, int64_t streams, int64_t ahead) {
+uint64_t read_all(Array array, int64_t streams, int64_t ahead, bool once) {
     const auto* p = reinterpret_cast<const uint64_t*>(data<const uint8_t>(array, "array", kUint8, {-1}));
     if (streams < 1 || ahead < 0) fail("streams and ahead: accepted are 1 and more, and 0 and more bytes");
     const int64_t words = static_cast<int64_t>(array.size()) / 8;
     nb::gil_scoped_release release;
     std::atomic<uint64_t> sum{0};
     parallel(words, 1 << 17, [&](int64_t begin, int64_t end, int) {  // pieces of a MiB
-        sum += read_words(p + begin, end - begin, streams, ahead);
+        sum += read_words(p + begin, end - begin, streams, ahead, once);
     });
     return sum;
 }
@@ -49,7 +49,7 @@ NB_MODULE(_native, m) {
         return names;
     });
     m.def("set_isa", &set_isa);
-    m.def("read", &read_all, "array"_a, "streams"_a = 1, "ahead"_a = 0);
+    m.def("read", &read_all, "array"_a, "streams"_a = 1, "ahead"_a = 0, "once"_a = false);
     m.def("multiply", [](int64_t rounds) {
         nb::gil_scoped_release release;
         return table().multiply(rounds);

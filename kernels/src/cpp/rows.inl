@@ -47,12 +47,15 @@ void dense_block(const Product& p, const Dense& d, int64_t row, int64_t first) {
         };
         const __m256i high = _mm256_set1_epi32(static_cast<int>(0xFFFF0000));
         const float* x = p.x + first * p.x_stride;
+        const int64_t columns = kAhead / 2, to_next_rows = kAhead + (R - 1) * p.n * 2;
         for (; j + 16 <= p.n; j += 16) {
+            const int64_t ahead = j + columns < p.n ? kAhead : to_next_rows;
             const __m256 low = Avx2::load(x + j), rest = Avx2::load(x + j + 8);
             const __m256 x_even = sorted(_mm256_shuffle_ps(low, rest, 0b10'00'10'00));
             const __m256 x_odd = sorted(_mm256_shuffle_ps(low, rest, 0b11'01'11'01));
             each<R>([&](auto r) HARNESS_INLINE {
                 const auto* at = static_cast<const uint16_t*>(w[r.value]) + j;
+                if (j % 32 == 0) fetch_once(reinterpret_cast<const char*>(at) + ahead);
                 const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
                 const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
                 sum[r.value][0] = Avx2::fma(even, x_even, sum[r.value][0]);
@@ -109,8 +112,10 @@ void two_of_four_row(const Product& p, const TwoOfFour& w, int64_t row, int64_t 
         for (int b = 0; b < B; ++b)
             one[b] = Avx2::fma(value, Avx2::load(p.x + (first + b) * p.x_stride + 2 * at), one[b]);
     };
-    for (; i + 4 * kSums <= w.kept; i += 4 * kSums)
+    for (; i + 4 * kSums <= w.kept; i += 4 * kSums) {
+        fetch_once(reinterpret_cast<const char*>(values + i) + kAhead);  // of half a line, so once for each of two
         each<kSums>([&](auto k) HARNESS_INLINE { add(i + 4 * k.value, sum[k.value]); });
+    }
     for (; i + 4 <= w.kept; i += 4) add(i, sum[0]);
     for (int b = 0; b < B; ++b)
         for (int k = 0; k < kSums; ++k) total[b] += Avx2::total(sum[k][b]);
@@ -148,8 +153,10 @@ void bitmap_rows(const Product& p, const Bitmap& w, int64_t begin, int64_t end) 
                 at += __builtin_popcount(mask[c]);
             };
             int64_t c = 0;
-            for (; c + 4 <= bytes && at + 32 <= w.count; c += 4)
+            for (; c + 4 <= bytes && at + 32 <= w.count; c += 4) {
+                fetch_once(reinterpret_cast<const char*>(w.values + at) + kAhead);
                 each<4>([&](auto k) HARNESS_INLINE { add(w.values + at, c + k.value, sum[k.value]); });
+            }
             for (; c < bytes; ++c) {
                 alignas(16) uint16_t last[8] = {};
                 const bool near = at + 8 > w.count;

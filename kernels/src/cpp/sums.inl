@@ -34,13 +34,13 @@ template <int F, int SPAN, int P>
 void unit_sums(const uint8_t* w, int64_t bytes, const Element<F, true>* x, int64_t stride, int64_t units, int32_t* out,
                int64_t out_stride) {
     using S = Shape<F, true>;
-    constexpr int64_t step = 4 * SPAN * S::bytes, columns = 4 * SPAN * S::tile, ahead = 4096;
+    constexpr int64_t step = 4 * SPAN * S::bytes, columns = 4 * SPAN * S::tile;
     constexpr int64_t beyond = F == kThree ? 4 : 0;  // bytes that are read after a tile, to be there
     const int64_t whole = bytes > beyond ? (bytes - beyond) / step : 0;
     int64_t i = 0;
     for (; i < whole; ++i) {
         const uint8_t* at = w + i * step;
-        for (int64_t k = 0; k < step; k += 64) __builtin_prefetch(at + ahead + k);
+        for (int64_t k = 0; k < step; k += 64) fetch_once(at + kAhead + k);
         four_units<F, SPAN, P>(at, x + i * columns, stride, out + 4 * i, out_stride);
     }
     for (; 4 * i < units; ++i) {
@@ -58,6 +58,64 @@ struct RowFactors {
     int32_t* sums[R];                     // (planes of one row of activations, units)
 };
 
+// Where the zero points of a weight are: one for all, integers of as many bits as the codes, half precision.
+enum class Zeros { one, bits, half };
+
+// Eight of them, from number `at` on, a multiple of eight.
+template <int F, Zeros Z, class V = Isa>
+HARNESS_INLINE inline typename V::F eight_zeros(const Uniform& u, int64_t at) {
+    if constexpr (Z == Zeros::half) return V::from_half(u.zero_half + at);
+    else if constexpr (Z == Zeros::bits) return V::template eight_integers<F>(u.zero_bits + at / 8 * F);
+    else return V::broadcast(&u.zero_constant);
+}
+
+// Products of R rows, of which `count` are there, by row `b` of the activations from the sums of their units, where a
+// unit is a group and the groups of a row are whole vectors: scales and zero points are read as they are stored.
+template <int F, int P, int R, Zeros Z>
+void finish_groups(const Uniform& u, int64_t row, int count, int32_t* const* sums, int64_t b, const float* step,
+                   const float* offset) {
+    typename Isa::F total[R];
+    int64_t first[R];
+    each<R>([&](auto r) HARNESS_INLINE {
+        total[r.value] = Isa::zero_float();
+        first[r.value] = (row + (r.value < count ? r.value : 0)) * u.groups;
+    });
+    for (int64_t g = 0; g < u.groups; g += Isa::L) {
+        typename Isa::F worth[P];
+        each<P>([&](auto p) HARNESS_INLINE { worth[p.value] = Isa::load(step + (b * P + p.value) * u.groups + g); });
+        const auto sum = Isa::load(offset + b * u.groups + g);
+        each<R>([&](auto r) HARNESS_INLINE {
+            const int64_t at = first[r.value] + g;
+            auto value = Isa::mul(eight_zeros<F, Z>(u, at), sum);
+            each<P>([&](auto p) HARNESS_INLINE {
+                const auto integers = Isa::to_float(Isa::indices(sums[r.value] + p.value * u.groups + g));
+                value = Isa::fma(integers, worth[p.value], value);
+            });
+            total[r.value] = Isa::fma(Isa::from_half(u.scale + at), value, total[r.value]);
+        });
+    }
+    float y[R];
+    each<R>([&](auto r) HARNESS_INLINE { y[r.value] = Isa::total(total[r.value]); });
+    for (int r = 0; r < count; ++r) u.y[b * u.m + row + r] = y[r];
+}
+
+// The same where a row is one group: its scale and zero point act on the sum of all its units.
+template <int P, int R>
+void finish_row(const Uniform& u, int64_t row, int count, const RowFactors<R>& f, int64_t units, int64_t b,
+                const float* step, float offset) {
+    typename Isa::F total[R];
+    each<R>([&](auto r) HARNESS_INLINE { total[r.value] = Isa::zero_float(); });
+    for (int64_t i = 0; i < P * units; i += Isa::L) {
+        const auto worth = Isa::load(step + b * P * units + i);
+        each<R>([&](auto r) HARNESS_INLINE {
+            total[r.value] = Isa::fma(Isa::to_float(Isa::indices(f.sums[r.value] + i)), worth, total[r.value]);
+        });
+    }
+    float y[R];
+    each<R>([&](auto r) HARNESS_INLINE { y[r.value] = Isa::total(total[r.value]); });
+    for (int r = 0; r < count; ++r) u.y[b * u.m + row + r] = *f.scale[r] * (y[r] + *f.zero[r] * offset);
+}
+
 // R rows of the weight, of which `count` are there, by all rows of activations. `step` is what an integer of
 // each unit is worth in each plane, `offset` minus the sum of the activations of each group in each row of them.
 template <int F, int SPAN, int P, int R>
@@ -65,19 +123,30 @@ void sum_block(const Uniform& u, const Activations& a, int64_t row, int count, c
                const float* step, const float* offset) {
     constexpr int L = Isa::L;
     const int64_t units = ceil_div(a.tiles, SPAN), padded = ceil_div(units, L) * L, room = ceil_div(u.groups, L) * L;
-    for (int r = 0; r < count; ++r) {
+    const bool direct = per_group == 1 && u.groups % L == 0 && u.scale_stride;
+    for (int r = 0; r < count && !direct; ++r) {
         scales_of(u, row + r, f.scale[r]);
         zeros_of(u, row + r, f.zero[r]);
-        if (f.unit[r] == f.scale[r]) continue;
+        if (f.unit[r] == f.scale[r] || u.groups == 1) continue;
         for (int64_t g = 0, i = 0; i < units; ++g)
             for (const int64_t last = least((g + 1) * per_group, units); i < last; ++i) f.unit[r][i] = f.scale[r][g];
     }
     for (int64_t b = 0; b < u.batch; ++b) {
-        typename Isa::F total[R];
-        each<R>([&](auto r) HARNESS_INLINE { total[r.value] = Isa::zero_float(); });
         const auto* x = static_cast<const Element<F, true>*>(a.values) + b * P * a.stride;
         for (int r = 0; r < count; ++r)
             unit_sums<F, SPAN, P>(u.codes + (row + r) * u.row_bytes, u.row_bytes, x, a.stride, units, f.sums[r], padded);
+        if (direct) {
+            if (u.zero_half) finish_groups<F, P, R, Zeros::half>(u, row, count, f.sums, b, step, offset);
+            else if (u.zero_bits) finish_groups<F, P, R, Zeros::bits>(u, row, count, f.sums, b, step, offset);
+            else finish_groups<F, P, R, Zeros::one>(u, row, count, f.sums, b, step, offset);
+            continue;
+        }
+        if (u.groups == 1) {
+            finish_row<P, R>(u, row, count, f, padded, b, step, offset[b * room]);
+            continue;
+        }
+        typename Isa::F total[R];
+        each<R>([&](auto r) HARNESS_INLINE { total[r.value] = Isa::zero_float(); });
         for (int plane = 0; plane < P; ++plane)
             for (int64_t i = 0; i < padded; i += L) {
                 const auto worth = Isa::load(step + (b * P + plane) * padded + i);
