@@ -14,6 +14,10 @@ struct Avx2 {
     static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
     static F greater(F a, F b) { return _mm256_max_ps(a, b); }
     static F magnitude(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+    // Sums of neighbours: of those of `low`, then of those of `high`.
+    static F pairs(F low, F high) {
+        return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(low, high)), 0b11'01'10'00));
+    }
     static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
     static float total(F v) {
         __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -69,11 +69,18 @@ HARNESS_INLINE inline typename V::F eight_zeros(const Uniform& u, int64_t at) {
     else return V::broadcast(&u.zero_constant);
 }
 
+// Sums of neighbours: of those of `low`, then of those of `high`.
+template <class V = Isa>
+HARNESS_INLINE inline typename V::F pairs(typename V::F low, typename V::F high) {
+    return V::pairs(low, high);
+}
+
 // Products of R rows, of which `count` are there, by row `b` of the activations from the sums of their units, where a
-// unit is a group and the groups of a row are whole vectors: scales and zero points are read as they are stored.
-template <int F, int P, int R, Zeros Z>
+// group is one unit or two and the groups of a row are whole vectors: scales and zero points are read as they are stored.
+template <int F, int P, int R, int UNITS, Zeros Z>
 void finish_groups(const Uniform& u, int64_t row, int count, int32_t* const* sums, int64_t b, const float* step,
                    const float* offset) {
+    const int64_t units = UNITS * u.groups;
     typename Isa::F total[R];
     int64_t first[R];
     each<R>([&](auto r) HARNESS_INLINE {
@@ -81,17 +88,24 @@ void finish_groups(const Uniform& u, int64_t row, int count, int32_t* const* sum
         first[r.value] = (row + (r.value < count ? r.value : 0)) * u.groups;
     });
     for (int64_t g = 0; g < u.groups; g += Isa::L) {
-        typename Isa::F worth[P];
-        each<P>([&](auto p) HARNESS_INLINE { worth[p.value] = Isa::load(step + (b * P + p.value) * u.groups + g); });
+        typename Isa::F worth[P][UNITS];
+        each<P * UNITS>([&](auto k) HARNESS_INLINE {
+            constexpr int p = k.value / UNITS, unit = k.value % UNITS;
+            worth[p][unit] = Isa::load(step + (b * P + p) * units + UNITS * g + unit * Isa::L);
+        });
         const auto sum = Isa::load(offset + b * u.groups + g);
         each<R>([&](auto r) HARNESS_INLINE {
             const int64_t at = first[r.value] + g;
-            auto value = Isa::mul(eight_zeros<F, Z>(u, at), sum);
-            each<P>([&](auto p) HARNESS_INLINE {
-                const auto integers = Isa::to_float(Isa::indices(sums[r.value] + p.value * u.groups + g));
-                value = Isa::fma(integers, worth[p.value], value);
+            typename Isa::F value[UNITS];
+            each<P * UNITS>([&](auto k) HARNESS_INLINE {
+                constexpr int p = k.value / UNITS, unit = k.value % UNITS;
+                const int32_t* from = sums[r.value] + p * units + UNITS * g + unit * Isa::L;
+                const auto integers = Isa::to_float(Isa::indices(from));
+                value[unit] = p ? Isa::fma(integers, worth[p][unit], value[unit]) : Isa::mul(integers, worth[p][unit]);
             });
-            total[r.value] = Isa::fma(Isa::from_half(u.scale + at), value, total[r.value]);
+            const auto zero = eight_zeros<F, Z>(u, at);
+            const auto all = Isa::fma(zero, sum, UNITS == 1 ? value[0] : pairs(value[0], value[UNITS - 1]));
+            total[r.value] = Isa::fma(Isa::from_half(u.scale + at), all, total[r.value]);
         });
     }
     float y[R];
@@ -123,7 +137,7 @@ void sum_block(const Uniform& u, const Activations& a, int64_t row, int count, c
                const float* step, const float* offset) {
     constexpr int L = Isa::L;
     const int64_t units = ceil_div(a.tiles, SPAN), padded = ceil_div(units, L) * L, room = ceil_div(u.groups, L) * L;
-    const bool direct = per_group == 1 && u.groups % L == 0 && u.scale_stride;
+    const bool direct = per_group <= 2 && u.groups > 1 && u.groups % L == 0 && u.scale_stride;
     for (int r = 0; r < count && !direct; ++r) {
         scales_of(u, row + r, f.scale[r]);
         zeros_of(u, row + r, f.zero[r]);
@@ -136,9 +150,13 @@ void sum_block(const Uniform& u, const Activations& a, int64_t row, int count, c
         for (int r = 0; r < count; ++r)
             unit_sums<F, SPAN, P>(u.codes + (row + r) * u.row_bytes, u.row_bytes, x, a.stride, units, f.sums[r], padded);
         if (direct) {
-            if (u.zero_half) finish_groups<F, P, R, Zeros::half>(u, row, count, f.sums, b, step, offset);
-            else if (u.zero_bits) finish_groups<F, P, R, Zeros::bits>(u, row, count, f.sums, b, step, offset);
-            else finish_groups<F, P, R, Zeros::one>(u, row, count, f.sums, b, step, offset);
+            const auto finish = [&]<Zeros Z>() {
+                if (per_group == 1) finish_groups<F, P, R, 1, Z>(u, row, count, f.sums, b, step, offset);
+                else finish_groups<F, P, R, 2, Z>(u, row, count, f.sums, b, step, offset);
+            };
+            if (u.zero_half) finish.template operator()<Zeros::half>();
+            else if (u.zero_bits) finish.template operator()<Zeros::bits>();
+            else finish.template operator()<Zeros::one>();
             continue;
         }
         if (u.groups == 1) {
