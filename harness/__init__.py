@@ -33,7 +33,10 @@ _HOME = {
     "harness.tracks.search": ("SearchProblem",),
     "harness.compress.problem": ("CompressProblem", "LayerProblem"),
     "harness.compress": ("compress_layers", "inverse_factor", "solve_columns", "walk_blocks"),
-    "harness.packed": ("Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum", "Uniform"),
+    "harness.packed": (
+        "BitPlanes", "Codebook", "DFloat11", "Dense", "LowRank", "PackedWeight", "SemiStructured", "Sparse", "Sum",
+        "Ternary", "Uniform",
+    ),
     "harness.metrics.subject": ("Subject",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

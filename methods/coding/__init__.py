@@ -1,0 +1,1 @@
+"""Coding: fewer bytes for the same numbers."""
