@@ -43,10 +43,10 @@ def ptqtp(
 
     In turns, until the factors move by less than `tolerance` of their length and at most `iterations` times: each
     weight takes the nearest of the 3^planes values, and the factors are the ridge regression of the group on its
-    planes. The ridge starts at 1e-8 and grows tenfold, to at most 1, while the condition number is above 1e6 (both planes may be
-    the same). Reads no data. `tied` makes the first of two factors three times the second: a uniform grid of nine
-    levels. Five trits are stored in a byte, and weights are rounded with the factors as stored in half precision: two
-    planes in groups of 128 take 3.5 bits, not the 1.58 of one plane.
+    planes. The ridge starts at 1e-8 and grows tenfold, to at most 1, while the condition number is above 1e6 (both
+    planes may be the same). Reads no data. `tied` makes the first of two factors three times the second: a uniform grid
+    of nine levels. Five trits are stored in a byte, and weights are rounded with the factors as stored in half
+    precision: two planes in groups of 128 take 3.5 bits, not the 1.58 of one plane.
 
     The start (mean magnitude, and 0.4 of it for the second plane) is ours; a group that is a sum of planes is found
     again from there only where its own factors are not far from that ratio. Constants of the iteration are those of an
