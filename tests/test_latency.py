@@ -305,7 +305,7 @@ def test_what_is_no_layer_fails_the_trial():
     def fake(layer, **params):
         return layer.shape
 
-    made = track.maker(dataclasses.replace(entry, function=fake), {}, torch.Generator())
+    made = track.maker(dataclasses.replace(entry, known=fake), {}, torch.Generator())
     with pytest.raises(TrialFailed, match="gave a tuple; it takes a CompressedLinear"):
         made(8, 8)
     wrong = track.maker(
