@@ -309,7 +309,7 @@ def test_what_is_no_layer_fails_the_trial():
     with pytest.raises(TrialFailed, match="gave a tuple; it takes a CompressedLinear"):
         made(8, 8)
     wrong = track.maker(
-        dataclasses.replace(entry, function=lambda layer: entry(track.LayerShape((8, 16), layer.generator))),
+        dataclasses.replace(entry, known=lambda layer: entry(track.LayerShape((8, 16), layer.generator))),
         {}, torch.Generator(),
     )  # fmt: skip
     with pytest.raises(TrialFailed, match="gave a layer of 8 x 16, not 8 x 8"):
