@@ -66,13 +66,20 @@ def _read(file: Path) -> dict[str, Tensor] | None:
 
 
 def _write(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """The whole file or none."""
     from safetensors.torch import save_file
 
+    with whole(file) as partial:
+        save_file(dict(tensors), partial)
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """An empty file beside this one, which takes its place at the end: others see all that is written to it or nothing.
+    Raises OSError where the folder cannot be written."""
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
         pass
     try:
-        save_file(dict(tensors), partial.name)
+        yield Path(partial.name)
         os.replace(partial.name, file)
     finally:
         Path(partial.name).unlink(missing_ok=True)

@@ -11,13 +11,12 @@ import hashlib
 import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cache import folder
+from harness.cache import folder, whole
 
 if TYPE_CHECKING:
     from harness.registry import Entry
@@ -44,9 +43,8 @@ class Catalogue:
         with contextlib.suppress(OSError, pickle.PicklingError, AttributeError, TypeError):
             text, place = pickle.dumps(self.known), self._file.parent
             place.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place, suffix=".partial", delete=False) as partial:
-                partial.write(text)
-            os.replace(partial.name, self._file)
+            with whole(self._file) as partial:
+                partial.write_bytes(text)
             files = sorted(place.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
             for old in files[:-KEPT]:
                 old.unlink()
